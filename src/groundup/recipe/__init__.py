@@ -1,0 +1,62 @@
+"""The recipe: the typed configuration of a build, one file a section.
+
+In comes a TOML file or a built-in name, with ``--set`` overrides; out comes an immutable ``Recipe`` whose
+every value is checked. This room promises:
+
+* a field is declared once, in its section's class, with its meaning, unit and default;
+* a misspelt key is refused with file, key, line and the nearest valid name (``RecipeError``);
+* ``dump_toml`` writes a recipe whole, and reading that gives the equal recipe;
+* ``Recipe.ordered_stages`` puts each stage after all it reads (``Recipe.inputs``);
+* docs/recipe.md is made from the classes: ``python -m groundup.recipe``.
+
+It imports no other room; every room may import its own section from here.
+"""
+
+from groundup.recipe.book import BookSection
+from groundup.recipe.corpus import CorpusSection, SourceTable
+from groundup.recipe.dpo import DpoSection
+from groundup.recipe.errors import RecipeError, nearest
+from groundup.recipe.evaluate import EvaluateSection
+from groundup.recipe.expect import Expectation, parse_expectation
+from groundup.recipe.export import ExportSection
+from groundup.recipe.hardware import HardwareSection
+from groundup.recipe.load import builtin_recipes, dump_toml, load_recipe, parse_recipe
+from groundup.recipe.model import ModelSection
+from groundup.recipe.pretrain import PretrainSection
+from groundup.recipe.recipe import KINDS, TRAINING_KINDS, Recipe, Stage
+from groundup.recipe.run import RunSection
+from groundup.recipe.sft import DataTable, SftSection
+from groundup.recipe.tokenizer import TokenizerSection
+from groundup.recipe.training import OptimizerTable, ScheduleTable, TokenTrainSection, TrainSection
+
+__all__ = [
+    "KINDS",
+    "TRAINING_KINDS",
+    "BookSection",
+    "CorpusSection",
+    "DataTable",
+    "DpoSection",
+    "EvaluateSection",
+    "Expectation",
+    "ExportSection",
+    "HardwareSection",
+    "ModelSection",
+    "OptimizerTable",
+    "PretrainSection",
+    "Recipe",
+    "RecipeError",
+    "RunSection",
+    "ScheduleTable",
+    "SftSection",
+    "SourceTable",
+    "Stage",
+    "TokenTrainSection",
+    "TokenizerSection",
+    "TrainSection",
+    "builtin_recipes",
+    "dump_toml",
+    "load_recipe",
+    "nearest",
+    "parse_expectation",
+    "parse_recipe",
+]

@@ -1,0 +1,180 @@
+"""The whole recipe, and the order of its stages."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import Field, model_validator
+
+from groundup.recipe.base import Section
+from groundup.recipe.book import BookSection
+from groundup.recipe.corpus import CorpusSection
+from groundup.recipe.dpo import DpoSection
+from groundup.recipe.errors import nearest
+from groundup.recipe.evaluate import EvaluateSection
+from groundup.recipe.expect import parse_expectation
+from groundup.recipe.export import ExportSection
+from groundup.recipe.hardware import HardwareSection
+from groundup.recipe.model import ModelSection
+from groundup.recipe.pretrain import PretrainSection
+from groundup.recipe.run import RunSection
+from groundup.recipe.sft import SftSection
+from groundup.recipe.tokenizer import TokenizerSection
+from groundup.recipe.training import TrainSection
+
+StageSection = Annotated[
+    PretrainSection | SftSection | DpoSection | EvaluateSection | ExportSection | BookSection,
+    Field(discriminator="kind"),
+]
+AnySection = (
+    CorpusSection
+    | TokenizerSection
+    | PretrainSection
+    | SftSection
+    | DpoSection
+    | EvaluateSection
+    | ExportSection
+    | BookSection
+)
+# Stages of the same rank run in the order they are written; the ranks are the way data flows.
+KINDS = ("corpus", "tokenizer", "pretrain", "sft", "dpo", "evaluate", "export", "book")
+TRAINING_KINDS = ("pretrain", "sft", "dpo")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of a build: its name (and directory), kind, section, and the stage it starts from."""
+
+    name: str
+    kind: str
+    section: AnySection
+    start: str | None
+
+
+class Recipe(Section):
+    """Everything a build is made from. A stage runs if its section is present."""
+
+    run: RunSection = Field(default=RunSection(), description="Name and seed.")
+    corpus: CorpusSection | None = Field(default=None, description="Which texts the model learns from.")
+    tokenizer: TokenizerSection | None = Field(default=None, description="How text becomes ids.")
+    model: ModelSection = Field(default=ModelSection(), description="The shape of the transformer.")
+    pretrain: PretrainSection | None = Field(default=None, description="Learning to continue text.")
+    sft: SftSection | None = Field(default=None, description="Learning to answer.")
+    dpo: DpoSection | None = Field(default=None, description="Learning what is preferred.")
+    stages: dict[str, StageSection] = Field(
+        default={},
+        description="Further stages, each `[stages.NAME]` with its `kind`, so that a kind may occur often.",
+    )
+    evaluate: EvaluateSection | None = Field(default=None, description="Measuring what was learned.")
+    export: ExportSection | None = Field(default=None, description="The model for other programs.")
+    book: BookSection | None = Field(default=None, description="The PDF that explains the run.")
+    hardware: HardwareSection = Field(default=HardwareSection(), description="What the run computes on.")
+    expect: dict[str, str] = Field(
+        default={},
+        description='Scores the build must reach, as `"sft/storyworld_qa/iid" = ">= 0.60"`; '
+        "a build that misses one exits 3.",
+    )
+
+    @model_validator(mode="after")
+    def _holds_together(self) -> Recipe:
+        for name in self.stages:
+            if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or name in Recipe.model_fields:
+                raise ValueError(
+                    f"[stages.{name}]: a stage's name is lower-case letters, digits and _, not a section's"
+                )
+        stages = self._declared()
+        names = [stage.name for stage in stages]
+        kinds = {stage.name: stage.kind for stage in stages}
+        for stage in stages:
+            for reference in self.inputs(stage):
+                if reference not in kinds:
+                    hint = nearest(reference, names)
+                    raise ValueError(
+                        f"[{stage.name}] needs stage {reference!r}, which this recipe lacks"
+                        + (f"; {hint}" if hint else "")
+                    )
+            self._check_reference_kinds(stage, kinds)
+        self.ordered_stages()
+        for key, condition in self.expect.items():
+            expectation = parse_expectation(key, condition)
+            if expectation.model not in names and not expectation.model.startswith("baseline_"):
+                hint = nearest(expectation.model, names)
+                raise ValueError(
+                    f"[expect] {key!r}: no stage {expectation.model!r}" + (f"; {hint}" if hint else "")
+                )
+        if self.expect and "evaluate" not in kinds.values():
+            raise ValueError("[expect] needs an [evaluate] section, which measures the scores")
+        return self
+
+    def _check_reference_kinds(self, stage: Stage, kinds: dict[str, str]) -> None:
+        """A stage that starts from, measures or exports another needs that one to be a training stage."""
+        section = stage.section
+        if isinstance(section, EvaluateSection):
+            references = self.evaluated_models(section)
+        elif isinstance(section, ExportSection):
+            references = (self.exported_stage(section),)
+        else:
+            references = (stage.start,) if stage.start else ()
+        for reference in references:
+            if kinds[reference] not in TRAINING_KINDS:
+                raise ValueError(
+                    f"[{stage.name}] needs a trained model, which stage {reference!r} doesn't make"
+                )
+
+    def _declared(self) -> list[Stage]:
+        """Every stage, in the order of the sections."""
+        named: list[tuple[str, Any]] = [(name, getattr(self, name)) for name in KINDS]
+        named += self.stages.items()
+        return [
+            Stage(name, section.kind, section, getattr(section, "start", None))
+            for name, section in named
+            if section is not None
+        ]
+
+    def trained_stages(self) -> list[str]:
+        """Names of the training stages in the order of the sections; the last is the finished model."""
+        return [s.name for s in self._declared() if s.kind in TRAINING_KINDS]
+
+    def evaluated_models(self, section: EvaluateSection) -> tuple[str, ...]:
+        """The stages an evaluate section measures, with its default resolved."""
+        return section.models or tuple(self.trained_stages())
+
+    def exported_stage(self, section: ExportSection) -> str:
+        """The stage an export section takes, with its default resolved; "pretrain" where nothing trains."""
+        return section.stage or (self.trained_stages() or ["pretrain"])[-1]
+
+    def inputs(self, stage: Stage) -> list[str]:
+        """Names of the stages that ``stage`` reads."""
+        section = stage.section
+        if isinstance(section, CorpusSection):
+            return []
+        if isinstance(section, TokenizerSection):
+            return ["corpus"]
+        if isinstance(section, TrainSection):
+            # Tuning stages make their own data; only pretraining reads the corpus itself.
+            reads = ["corpus", "tokenizer"] if isinstance(section, PretrainSection) else ["tokenizer"]
+            return reads + ([stage.start] if stage.start else [])
+        if isinstance(section, EvaluateSection):
+            return ["corpus", "tokenizer", *self.evaluated_models(section)]
+        if isinstance(section, ExportSection):
+            return ["tokenizer", self.exported_stage(section)]
+        return [other.name for other in self._declared() if other.kind != "book"]
+
+    def ordered_stages(self) -> list[Stage]:
+        """The stages in an order in which each comes after all it reads.
+
+        Raises ValueError where stages start from one another in a circle.
+        """
+        waiting = sorted(self._declared(), key=lambda stage: KINDS.index(stage.kind))
+        ordered: list[Stage] = []
+        while waiting:
+            done = {stage.name for stage in ordered}
+            ready = [stage for stage in waiting if done.issuperset(self.inputs(stage))]
+            if not ready:
+                names = ", ".join(stage.name for stage in waiting)
+                raise ValueError(f"these stages start from one another in a circle: {names}")
+            ordered.append(ready[0])
+            waiting.remove(ready[0])
+        return ordered

@@ -1,0 +1,135 @@
+"""What ``[pretrain]``, ``[sft]`` and ``[dpo]`` share: a budget, an optimizer, a schedule, a rhythm."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from groundup.recipe.base import Section
+
+BUDGETS = ("steps", "tokens", "epochs", "minutes")
+
+
+class OptimizerTable(Section):
+    """Muon for hidden matrices, AdamW for embeddings, head, norms and gains."""
+
+    muon_lr: float = Field(
+        default=0.02,
+        ge=0,
+        description="Peak learning rate of Muon (hidden matrices). 0 gives those matrices to AdamW.",
+    )
+    adamw_lr: float = Field(
+        default=3e-3, gt=0, description="Peak learning rate of AdamW for everything but embeddings."
+    )
+    embedding_lr: float = Field(
+        default=3e-3, gt=0, description="Peak learning rate of AdamW for the embedding table and head."
+    )
+    betas: tuple[float, float] = Field(
+        default=(0.9, 0.95), description="AdamW's decay of the first and second moment."
+    )
+    epsilon: float = Field(default=1e-8, gt=0, description="Added to AdamW's denominator.")
+    weight_decay: float = Field(
+        default=0.0, ge=0, description="Decoupled weight decay of matrices; gains are never decayed."
+    )
+    muon_momentum: float = Field(default=0.95, ge=0, lt=1, description="Muon's Nesterov momentum.")
+    grad_clip: float | None = Field(
+        default=None,
+        gt=0,
+        description="Gradients of a greater global norm are scaled down to it; absent means no clipping.",
+    )
+
+    @model_validator(mode="after")
+    def _betas_below_one(self) -> OptimizerTable:
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas = {list(self.betas)} must lie in [0, 1)")
+        return self
+
+
+class ScheduleTable(Section):
+    """Warm-up, stable, decay: the learning rate rises, holds, and falls in a straight line."""
+
+    warmup_fraction: float = Field(
+        default=0.02, ge=0, le=1, description="Share of the steps over which the rate rises from 0."
+    )
+    cooldown_fraction: float = Field(
+        default=0.5, ge=0, le=1, description="Share of the steps over which the rate falls at the end."
+    )
+    final_lr_fraction: float = Field(
+        default=0.0, ge=0, le=1, description="The last learning rate as a share of the peak."
+    )
+
+    @model_validator(mode="after")
+    def _fits(self) -> ScheduleTable:
+        if self.warmup_fraction + self.cooldown_fraction > 1 + 1e-9:
+            raise ValueError(
+                f"warmup_fraction {self.warmup_fraction} + cooldown_fraction {self.cooldown_fraction} exceed 1"
+            )
+        return self
+
+
+class TrainSection(Section):
+    """The base of every training stage. Exactly one of steps, tokens, epochs and minutes is its budget."""
+
+    steps: int | None = Field(default=None, gt=0, description="Budget: optimizer updates.")
+    tokens: int | None = Field(default=None, gt=0, description="Budget: tokens read, padding not counted.")
+    epochs: float | None = Field(default=None, gt=0, description="Budget: passes over the data.")
+    minutes: float | None = Field(
+        default=None,
+        gt=0,
+        description="Budget: minutes on this machine. A probe turns them into steps before the first update; "
+        "the clock never ends training. Unit: minutes.",
+    )
+    sequence_length: int | None = Field(
+        default=None,
+        ge=8,
+        description="Length of a packed row; absent means the model's context_length. Unit: tokens.",
+    )
+    micro_batch: int | Literal["auto"] = Field(
+        default="auto",
+        description="Rows in one forward pass, for memory only: it never changes the gradient beyond rounding. "
+        "`auto` finds a fitting number. Unit: rows.",
+    )
+    optimizer: OptimizerTable = Field(default=OptimizerTable(), description="The optimizer.")
+    schedule: ScheduleTable = Field(default=ScheduleTable(), description="The learning-rate schedule.")
+    log_every: int = Field(
+        default=10, gt=0, description="A line of metrics.jsonl is written so often. Unit: steps."
+    )
+    validate_every: int = Field(
+        default=200,
+        ge=0,
+        description="Validation runs so often, and at the end; 0 is at the end only. Unit: steps.",
+    )
+    checkpoint_every: int = Field(
+        default=500, ge=0, description="A checkpoint is saved so often; 0 is by the clock only. Unit: steps."
+    )
+    checkpoint_minutes: float = Field(
+        default=10.0, gt=0, description="A checkpoint is saved at least so often. Unit: minutes."
+    )
+    keep_checkpoints: int = Field(default=2, ge=2, description="How many of the newest checkpoints are kept.")
+    sample_every: int = Field(
+        default=0, ge=0, description="Samples are written so often; 0 is at the end only. Unit: steps."
+    )
+    sample_prompts: tuple[str, ...] = Field(
+        default=(), description="Texts continued (or, after tuning, questions answered) as training goes."
+    )
+
+    @model_validator(mode="after")
+    def _one_budget(self) -> TrainSection:
+        given = [name for name in BUDGETS if getattr(self, name) is not None]
+        if len(given) != 1:
+            said = " and ".join(given) if given else "none"
+            raise ValueError(f"exactly one of {', '.join(BUDGETS)} must be given, not {said}")
+        if isinstance(self.micro_batch, int) and self.micro_batch < 1:
+            raise ValueError(f"micro_batch = {self.micro_batch} must be at least 1 row, or 'auto'")
+        return self
+
+
+class TokenTrainSection(TrainSection):
+    """A training stage whose batch is counted in tokens."""
+
+    tokens_per_update: int = Field(
+        default=8192,
+        ge=8,
+        description="Batch size: tokens in one optimizer update, padding counted. Unit: tokens.",
+    )
