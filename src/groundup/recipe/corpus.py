@@ -26,7 +26,7 @@ class SourceTable(Section):
     epochs: float | None = Field(
         default=None,
         gt=0,
-        description="At most this many passes over the source in the whole of training; absent means no limit.",
+        description="At most this many passes over the source in all of training; absent means no limit.",
     )
     documents: int | None = Field(
         default=None,

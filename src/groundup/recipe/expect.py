@@ -46,4 +46,5 @@ def parse_expectation(key: str, condition: str) -> Expectation:
     found = _FORM.fullmatch(condition.strip())
     if found is None:
         raise ValueError(f'{condition!r} must be a comparison and a number, such as ">= 0.60"')
-    return Expectation(key, *parts, comparison=found[1], threshold=float(found[2]))
+    model, task, split = parts
+    return Expectation(key, model, task, split, found[1], float(found[2]))

@@ -17,7 +17,7 @@ class HardwareSection(Section):
     )
     precision: Literal["auto", "fp32", "bf16"] = Field(
         default="auto",
-        description="Type of matrix products in training (weights stay fp32): `auto` measures which is faster.",
+        description="Type of matrix products in training (weights stay fp32): `auto` measures the faster.",
     )
     compile: bool | Literal["auto"] = Field(
         default="auto",

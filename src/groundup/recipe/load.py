@@ -12,8 +12,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from groundup.recipe.errors import RecipeError, nearest
-from groundup.recipe.names import check_names, dotted, find_line, place
-from groundup.recipe.overrides import apply_overrides
+from groundup.recipe.names import Source, check_names, dotted
+from groundup.recipe.overrides import apply_overrides, parse_override
 from groundup.recipe.recipe import Recipe
 
 
@@ -49,20 +49,21 @@ def parse_recipe(
     except tomllib.TOMLDecodeError as error:
         raise RecipeError(f"not valid TOML: {error}", where=source) from error
     raw = apply_overrides(written, overrides)
-    _check_tables(raw, source, text)
-    check_names(raw, Recipe, source, text)
+    origin = Source(source, text, {tuple(parse_override(each)[0]): each for each in overrides})
+    _check_tables(raw, origin)
+    check_names(raw, Recipe, origin)
     try:
         # JSON mode: types are strict, yet arrays fit tuples and whole numbers fit floats.
         recipe = Recipe.model_validate_json(json.dumps(raw, default=str), strict=True)
     except ValidationError as error:
-        raise _explain(error, raw, source, text) from error
+        raise _explain(error, raw, origin) from error
     if recipe.run.name:
         return recipe
     return recipe.model_copy(update={"run": recipe.run.model_copy(update={"name": name})})
 
 
 def dump_toml(recipe: Recipe) -> str:
-    """The complete, resolved recipe as TOML; reading it gives an equal recipe. Absent options are left out."""
+    """The complete recipe as TOML; reading it gives an equal recipe. Absent options are left out."""
     import tomli_w
 
     return tomli_w.dumps(recipe.model_dump(mode="json", exclude_none=True))
@@ -89,16 +90,16 @@ def _read(name_or_path: str | Path) -> tuple[str, str, str]:
     )
 
 
-def _check_tables(raw: Mapping[str, Any], source: str, text: str) -> None:
+def _check_tables(raw: Mapping[str, Any], source: Source) -> None:
     """Sections must be tables; a bare key at the top is a forgotten header."""
     for key, value in raw.items():
         if key in Recipe.model_fields and not isinstance(value, dict):
             raise RecipeError(
-                f"{key} = {value!r} is no section", where=place(source, text, (key,)), expected=f"[{key}]"
+                f"{key} = {value!r} is no section", where=source.place((key,)), expected=f"[{key}]"
             )
 
 
-def _explain(error: ValidationError, raw: Mapping[str, Any], source: str, text: str) -> RecipeError:
+def _explain(error: ValidationError, raw: Mapping[str, Any], source: Source) -> RecipeError:
     """Turn pydantic's first complaint into one of ours."""
     first = error.errors()[0]
     path, value = _follow(first["loc"], raw)
@@ -115,10 +116,7 @@ def _explain(error: ValidationError, raw: Mapping[str, Any], source: str, text: 
         mend = nearest(
             value, [choice.strip(" '") for part in choices.split(",") for choice in part.split(" or ")]
         )
-    where = place(source, text, path) if path else source
-    if path and text and find_line(text, path) is None:
-        where += ", from --set or a default"
-    return RecipeError(message, where=where, expected=expected, mend=mend)
+    return RecipeError(message, where=source.place(path), expected=expected, mend=mend)
 
 
 def _follow(location: tuple[int | str, ...], raw: Any) -> tuple[tuple[str | int, ...], Any]:

@@ -52,7 +52,8 @@ class ModelSection(Section):
             raise ValueError(f"heads = {self.heads} must be a multiple of kv_heads = {self.kv_heads}")
         if self.head_dim is None and self.hidden_size % self.heads:
             raise ValueError(
-                f"hidden_size = {self.hidden_size} must be a multiple of heads = {self.heads}, or set head_dim"
+                f"hidden_size = {self.hidden_size} must be a multiple of heads = {self.heads}, "
+                "or set head_dim"
             )
         if self.positions == "rotary" and self.resolved_head_dim % 2:
             raise ValueError(f"rotary positions need an even head width, not {self.resolved_head_dim}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -15,42 +16,56 @@ from groundup.recipe.errors import RecipeError, nearest
 Path = tuple[str | int, ...]
 
 
-def check_names(
-    raw: Mapping[str, Any], model: type[BaseModel], source: str, text: str, path: Path = ()
-) -> None:
+@dataclass(frozen=True)
+class Source:
+    """Where a recipe was read: its name, its TOML text, and what ``--set`` changed (keys to override)."""
+
+    name: str
+    text: str = ""
+    overrides: Mapping[tuple[str, ...], str] = field(default_factory=dict)
+
+    def place(self, path: Path) -> str:
+        """File, key, and line number where the text shows one; or the override that brought the key."""
+        for keys, override in self.overrides.items():
+            if path[: len(keys)] == keys:
+                return f"--set {override}"
+        line = find_line(self.text, path)
+        return ", ".join([self.name, *([dotted(path)] if path else []), *([f"line {line}"] if line else [])])
+
+
+def check_names(raw: Mapping[str, Any], model: type[BaseModel], source: Source, path: Path = ()) -> None:
     """Raise RecipeError for the first key of ``raw`` (or of tables in it) that ``model`` doesn't have.
 
     Args:
-        source: name of the recipe for messages.
-        text: the recipe's TOML, for line numbers; may be empty.
+        source: where the recipe was read, for messages.
         path: keys and indices from the top of the recipe to ``raw``.
     """
     fields = model.model_fields
     for key, value in raw.items():
         here = (*path, key)
         if key not in fields:
-            _unknown(key, fields, source, text, path)
-        for inner, table, at in _tables(fields[key].annotation, value, here, source, text):
-            check_names(table, inner, source, text, at)
+            _unknown(key, fields, source, path)
+        for inner, table, at in _tables(fields[key].annotation, value, here, source):
+            check_names(table, inner, source, at)
 
 
 def _tables(
-    annotation: Any, value: Any, at: Path, source: str, text: str
+    annotation: Any, value: Any, at: Path, source: Source
 ) -> Iterable[tuple[type[BaseModel], Mapping[str, Any], Path]]:
     """The tables inside ``value`` with the class each must be, following the field's annotation."""
     models = [part for part in _flatten(annotation) if isinstance(part, type) and issubclass(part, BaseModel)]
     if isinstance(value, Mapping) and get_origin(annotation) is dict:
         for name, table in value.items():
-            yield from _tables(get_args(annotation)[1], table, (*at, name), source, text)
+            yield from _tables(get_args(annotation)[1], table, (*at, name), source)
     elif isinstance(value, Mapping) and models:
-        yield _choose(models, value, at, source, text), value, at
+        yield _choose(models, value, at, source), value, at
     elif isinstance(value, list) and get_origin(annotation) is tuple:
         for index, item in enumerate(value):
-            yield from _tables(get_args(annotation)[0], item, (*at, index), source, text)
+            yield from _tables(get_args(annotation)[0], item, (*at, index), source)
 
 
 def _choose(
-    models: list[type[BaseModel]], table: Mapping[str, Any], at: Path, source: str, text: str
+    models: list[type[BaseModel]], table: Mapping[str, Any], at: Path, source: Source
 ) -> type[BaseModel]:
     """The class of a table: the only one, or for [stages.NAME] the one its ``kind`` names."""
     if len(models) == 1:
@@ -60,7 +75,7 @@ def _choose(
     if kind not in by_kind:
         raise RecipeError(
             f"[{dotted(at)}] " + (f"has an unknown kind {kind!r}" if kind is not None else "lacks its kind"),
-            where=place(source, text, (*at, "kind") if kind is not None else at),
+            where=source.place((*at, "kind") if kind is not None else at),
             expected="kind = one of " + ", ".join(by_kind),
             mend=nearest(str(kind), by_kind) if kind is not None else None,
         )
@@ -76,12 +91,12 @@ def _flatten(annotation: Any) -> list[Any]:
     return [] if get_origin(annotation) is Literal else [annotation]
 
 
-def _unknown(key: str, valid: Iterable[str], source: str, text: str, path: Path) -> None:
+def _unknown(key: str, valid: Iterable[str], source: Source, path: Path) -> None:
     at = (*path, key)
     what = f"unknown key {dotted(at)!r}" if path else f"unknown section [{key}]"
     raise RecipeError(
         what,
-        where=place(source, text, at),
+        where=source.place(at),
         expected=("a key of [" + dotted(path) + "]: " if path else "a section: ") + ", ".join(valid),
         mend=nearest(key, valid),
     )
@@ -97,12 +112,6 @@ def dotted(path: Path) -> str:
             name = part if re.fullmatch(r"[A-Za-z0-9_-]+", part) else f'"{part}"'
             out += f".{name}" if out else name
     return out
-
-
-def place(source: str, text: str, path: Path) -> str:
-    """Source, key, and line number where the TOML text shows one."""
-    line = find_line(text, path)
-    return f"{source}, {dotted(path)}" + (f", line {line}" if line else "")
 
 
 def find_line(text: str, path: Path) -> int | None:

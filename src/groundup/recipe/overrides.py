@@ -56,7 +56,7 @@ def apply_overrides(raw: dict[str, Any], overrides: Sequence[str]) -> dict[str, 
 
     A budget (steps, tokens, epochs, minutes) takes the place of the one the recipe had.
     """
-    changed = _copy(raw)
+    changed: dict[str, Any] = _copy(raw)
     for override in overrides:
         keys, value = parse_override(override)
         table = changed

@@ -32,15 +32,15 @@ class DataTable(Section):
         default=0.0,
         ge=0,
         le=1,
-        description="For `builtin:storyworld` conversations: share of unanswerable questions that are wrongly "
-        "answered all the same, as real data do, so that there is something to align.",
+        description="For `builtin:storyworld` conversations: share of unanswerable questions that are "
+        "wrongly answered all the same, as real data do, so that there is something to align.",
     )
     wrong_tone: float = Field(
         default=0.0,
         ge=0,
         le=1,
-        description="For `builtin:storyworld` conversations: share of answers in a wrong tone: unkind requests "
-        "that are obeyed, or answers that ramble.",
+        description="For `builtin:storyworld` conversations: share of answers in a wrong tone: unkind "
+        "requests that are obeyed, or answers that ramble.",
     )
 
 

@@ -63,7 +63,8 @@ class ScheduleTable(Section):
     def _fits(self) -> ScheduleTable:
         if self.warmup_fraction + self.cooldown_fraction > 1 + 1e-9:
             raise ValueError(
-                f"warmup_fraction {self.warmup_fraction} + cooldown_fraction {self.cooldown_fraction} exceed 1"
+                f"warmup_fraction {self.warmup_fraction} + cooldown_fraction {self.cooldown_fraction} "
+                "exceed 1"
             )
         return self
 
@@ -87,8 +88,8 @@ class TrainSection(Section):
     )
     micro_batch: int | Literal["auto"] = Field(
         default="auto",
-        description="Rows in one forward pass, for memory only: it never changes the gradient beyond rounding. "
-        "`auto` finds a fitting number. Unit: rows.",
+        description="Rows in one forward pass, for memory only: it never changes the gradient beyond "
+        "rounding. `auto` finds a fitting number. Unit: rows.",
     )
     optimizer: OptimizerTable = Field(default=OptimizerTable(), description="The optimizer.")
     schedule: ScheduleTable = Field(default=ScheduleTable(), description="The learning-rate schedule.")

@@ -91,7 +91,7 @@ def paired_bootstrap(
     labels = range(len(first)) if clusters is None else clusters
     numbers: dict[Any, int] = {}
     index = np.array([numbers.setdefault(label, len(numbers)) for label in labels])
-    differences = np.bincount(index, weights=second - first)
+    differences: NDArray[np.float64] = np.bincount(index, weights=second - first).astype(np.float64)
     counts = np.bincount(index).astype(np.float64)
     low, high = np.percentile(_resampled_ratios(differences, counts, seed, 2000), [2.5, 97.5])
     return Interval(float((second - first).mean()), float(low), float(high), len(first))
@@ -112,5 +112,5 @@ def _resampled_ratios(
         # A draw of nothing but empty units has no ratio; it is left out below.
         with np.errstate(divide="ignore", invalid="ignore"):
             ratios.append(top[drawn].sum(axis=1) / denominator)
-    every = np.concatenate(ratios)
+    every: NDArray[np.float64] = np.concatenate(ratios)
     return every[np.isfinite(every)]
