@@ -14,7 +14,7 @@ class SourceTable(Section):
 
     path: str = Field(
         min_length=1,
-        description="A file, folder or glob of .txt, .md, .jsonl or .jsonl.gz, or `builtin:storyworld`, "
+        description="A file, folder or glob of .txt, .md or .jsonl, each plain or .gz, or `builtin:storyworld`, "
         "or `builtin:python-docs`. Relative paths start at the working directory.",
     )
     weight: float = Field(
@@ -51,6 +51,12 @@ class CorpusSection(Section):
         gt=0,
         lt=0.5,
         description="Share of documents held out for validation, chosen by each document's hash.",
+    )
+    passage_characters: int = Field(
+        default=8000,
+        ge=200,
+        description="A document of more characters is cut into passages of at most this many, at blank lines, "
+        "before deduplication and the split. Unit: characters.",
     )
     shard_bytes: int = Field(
         default=128 * 2**20,

@@ -1,0 +1,101 @@
+"""`builtin:python-docs`: the documentation inside the running Python's own standard library.
+
+Every module becomes one document: its docstring, then its public classes and functions with their signatures
+and docstrings, read from the source with `ast` (nothing is imported, nothing runs). The language reference's
+topics that `help()` shows (`pydoc_data/topics.py`) are one document each. Every Python brings this text
+along, so real English prose is there with no network.
+"""
+
+import ast
+import sysconfig
+import tokenize
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+from groundup.corpus.funnel import SourceFunnel
+from groundup.corpus.readers import Raw
+from groundup.run import UserError
+
+_LEFT_OUT = {"site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__", "__phello__"}
+_TOPICS = Path("pydoc_data", "topics.py")
+_Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+
+
+def library_files() -> list[Path]:
+    """The standard library's source files, in the order of their module names, tests left out.
+
+    Raises UserError where this Python keeps no sources (a zipped or stripped installation).
+    """
+    root = Path(sysconfig.get_path("stdlib"))
+    files = [
+        path for path in root.rglob("*.py") if not _LEFT_OUT.intersection(path.relative_to(root).parts[:-1])
+    ]
+    if not files:
+        raise UserError(
+            "corpus source builtin:python-docs found no source files of the standard library",
+            where=str(root),
+            expected="a Python that has its .py files on disk",
+            mend="leave builtin:python-docs out of corpus.sources",
+        )
+    return sorted(files, key=lambda path: path.relative_to(root).parts)
+
+
+def read_python_docs(funnel: SourceFunnel) -> Iterator[Raw]:
+    """One document a module that documents anything, one a topic; broken files are counted and left."""
+    root = Path(sysconfig.get_path("stdlib"))
+    for path in library_files():
+        funnel.files += 1
+        relative = path.relative_to(root)
+        try:
+            with tokenize.open(path) as file:  # honours the file's coding line
+                source = file.read()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # old escapes in literals are no concern of ours
+                tree = ast.parse(source)
+        except (SyntaxError, ValueError, RecursionError, OSError) as error:
+            funnel.reject("unparsable_python", file=str(relative), excerpt=str(error))
+            continue
+        texts = _topics(tree) if relative == _TOPICS else [_module(tree, relative)]
+        for text in filter(None, texts):
+            yield Raw(text, str(relative), language="en")
+
+
+def _topics(tree: ast.Module) -> list[str]:
+    """The texts of the `topics = {name: text}` table."""
+    for statement in tree.body:
+        if isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Dict):
+            table = ast.literal_eval(statement.value)
+            return [text for _, text in sorted(table.items()) if isinstance(text, str)]
+    return []
+
+
+def _module(tree: ast.Module, relative: Path) -> str:
+    """The module's documentation as text, "" where it documents nothing."""
+    parts = relative.with_suffix("").parts
+    name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+    sections = list(_sections(tree.body, ""))
+    described = ast.get_docstring(tree)
+    if described is None and not sections:
+        return ""
+    return "\n\n".join([f"module {name}", *([described] if described else []), *sections])
+
+
+def _sections(body: list[ast.stmt], prefix: str) -> Iterator[str]:
+    """Signature and docstring of every public definition, methods after their class."""
+    for node in body:
+        if not isinstance(node, _Definition) or node.name.startswith("_"):
+            continue
+        described = ast.get_docstring(node)
+        if described:
+            yield f"{_signature(node, prefix)}\n\n{described}"
+        if isinstance(node, ast.ClassDef):
+            yield from _sections(node.body, f"{prefix}{node.name}.")
+
+
+def _signature(node: _Definition, prefix: str) -> str:
+    if isinstance(node, ast.ClassDef):
+        bases = ", ".join(ast.unparse(base) for base in node.bases)
+        return f"class {prefix}{node.name}({bases})" if bases else f"class {prefix}{node.name}"
+    word = "async def" if isinstance(node, ast.AsyncFunctionDef) else "def"
+    return f"{word} {prefix}{node.name}({ast.unparse(node.args)})"
