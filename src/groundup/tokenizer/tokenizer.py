@@ -1,0 +1,122 @@
+"""Text to ids and back."""
+
+import hashlib
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Self
+
+import tokenizers
+
+from groundup.run import UserError
+from groundup.tokenizer.bpe import byte_of_character
+from groundup.tokenizer.special import ASSISTANT, END, ENDOFTEXT, NAMED, PAD, SYSTEM, TOOL, USER
+
+_SURROGATES = re.compile("[\ud800-\udfff]")
+
+
+class Tokenizer:
+    """A byte-level BPE tokenizer with this package's special tokens.
+
+    Every text can be encoded and comes back exactly; no text, whatever it spells, becomes a special token.
+    Special ids are attributes: `endoftext`, `pad`, `system`, `user`, `assistant`, `end`, `tool`.
+    """
+
+    def __init__(self, json: str) -> None:
+        """From the content of a tokenizer.json. Raises UserError where it is none, or lacks a special."""
+        try:
+            self._tokenizer = tokenizers.Tokenizer.from_str(json)
+        except Exception as error:  # noqa: BLE001 - what the library raises for any fault
+            raise UserError(f"not a tokenizer.json: {error}") from error
+        self._tokenizer.encode_special_tokens = True  # a special token spelled in a text is text
+        missing = [token for token in NAMED if self._tokenizer.token_to_id(token) is None]
+        if missing:
+            raise UserError(
+                f"the tokenizer lacks the special tokens {', '.join(missing)}",
+                expected=f"all of {', '.join(NAMED)}",
+            )
+        self.json = json
+        self.fingerprint = hashlib.sha256(json.encode("utf-8")).hexdigest()
+        self.vocabulary_size: int = self._tokenizer.get_vocab_size(with_added_tokens=True)
+        self.endoftext, self.pad, self.system, self.user, self.assistant, self.end, self.tool = (
+            self.special_id(token) for token in (ENDOFTEXT, PAD, SYSTEM, USER, ASSISTANT, END, TOOL)
+        )
+        self._special = {
+            number: token.content
+            for number, token in self._tokenizer.get_added_tokens_decoder().items()
+            if token.special
+        }
+        self._bytes = self._bytes_of_ids()
+
+    @classmethod
+    def load(cls, directory: Path) -> Self:
+        """Read `directory`/tokenizer.json. Raises UserError where it is missing or broken."""
+        path = Path(directory) / "tokenizer.json"
+        try:
+            return cls(path.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise UserError(
+                "no tokenizer.json", where=str(path), mend="build the tokenizer stage first"
+            ) from error
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of a text. A lone surrogate, which no UTF-8 text can hold, counts as U+FFFD."""
+        return self.encode_batch([text])[0]
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """The ids of many texts, in their order; the library spreads them over the machine's cores."""
+        try:
+            encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        except (UnicodeEncodeError, TypeError):
+            if not any(_SURROGATES.search(text) for text in texts):
+                raise
+            mended = [
+                text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace") for text in texts
+            ]
+            encodings = self._tokenizer.encode_batch_fast(mended, add_special_tokens=False)
+        return [encoding.ids for encoding in encodings]
+
+    def decode(self, ids: Iterable[int], *, special: bool = False) -> str:
+        """The text of ids; bytes that are no UTF-8 become U+FFFD. `special` spells special tokens out."""
+        return self.decode_bytes(ids, special=special).decode("utf-8", "replace")
+
+    def decode_bytes(self, ids: Iterable[int], *, special: bool = False) -> bytes:
+        """The exact bytes of ids, specials left out unless `special`. ValueError for an unknown id."""
+        return b"".join(self.token(number, special=special) for number in ids)
+
+    def token(self, number: int, *, special: bool = False) -> bytes:
+        """The bytes one id stands for, possibly a part of a character."""
+        if not 0 <= number < len(self._bytes):
+            raise ValueError(f"id {number} is outside the vocabulary of {len(self._bytes)}")
+        if special and number in self._special:
+            return self._special[number].encode()
+        return self._bytes[number]
+
+    def token_bytes(self) -> list[int]:
+        """For every id the number of UTF-8 bytes it stands for, 0 for specials: for bits per byte."""
+        return [len(content) for content in self._bytes]
+
+    def special_ids(self) -> dict[str, int]:
+        """Every special token, reserved ones too, and its id."""
+        return {name: number for number, name in sorted(self._special.items())}
+
+    def special_id(self, token: str) -> int:
+        """The id of a special token by its name, as "<|end|>". Raises KeyError for an unknown one."""
+        number = self._tokenizer.token_to_id(token)
+        if number is None:
+            raise KeyError(token)
+        return number
+
+    def save(self, directory: Path) -> None:
+        """Write `directory`/tokenizer.json, byte for byte what this tokenizer was read from."""
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / "tokenizer.json").write_text(self.json, encoding="utf-8")
+
+    def _bytes_of_ids(self) -> list[bytes]:
+        table = byte_of_character()
+        size = max(self._tokenizer.get_vocab(with_added_tokens=True).values()) + 1
+        contents = [b""] * size
+        for token, number in self._tokenizer.get_vocab(with_added_tokens=True).items():
+            if number not in self._special:
+                contents[number] = bytes(table[character] for character in token)
+        return contents
