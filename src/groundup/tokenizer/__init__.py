@@ -1,0 +1,39 @@
+"""The tokenizer: documents and conversations become ids, and ids become the rows a model trains on.
+
+In comes a corpus directory; out go tokenizer.json (byte-level BPE in Hugging Face's format, `bpe`) and token
+shards (`shards`), from which `packing` and `loader` serve training. `chat` encodes conversations. Promises:
+
+* text comes back exactly, and no text becomes a special token, whatever it spells (`tokenizer`);
+* a chat is built message by message, and the exported template gives the same ids (`chat`);
+* in an epoch every token but a document's first is a target exactly once; documents don't see each other, and
+  a long one loses nothing where it is cut (`plan`);
+* update n is a function of n, so training carries on from a number, to the same bits (`loader`).
+"""
+
+from groundup.tokenizer.bpe import train_bpe
+from groundup.tokenizer.build import build_tokenizer
+from groundup.tokenizer.chat import EncodedChat, chat_template, check_messages, encode_chat
+from groundup.tokenizer.loader import Loader, prefetch
+from groundup.tokenizer.packing import IGNORED, Batch, PackedRows, Piece
+from groundup.tokenizer.shards import ShardSource, ShardWriter, TokenShards, dtype_for
+from groundup.tokenizer.tokenizer import Tokenizer
+
+__all__ = [
+    "IGNORED",
+    "Batch",
+    "EncodedChat",
+    "Loader",
+    "PackedRows",
+    "Piece",
+    "ShardSource",
+    "ShardWriter",
+    "TokenShards",
+    "Tokenizer",
+    "build_tokenizer",
+    "chat_template",
+    "check_messages",
+    "dtype_for",
+    "encode_chat",
+    "prefetch",
+    "train_bpe",
+]
