@@ -1,0 +1,52 @@
+"""The build: the stages in order, and which are already done.
+
+In come a recipe and a run directory; out come the stage directories with their manifests. This room promises:
+
+* a stage whose manifest has the fingerprint it would get now is skipped; change one section and only what
+  depends on it runs again (``fingerprints``);
+* a stage is written beside its place and renamed, or, where it trains, in place with the manifest last; a
+  training directory of another fingerprint is set aside, never resumed (``driver``);
+* whatever ``auto`` settles is in run.json before anything depends on it (``record``);
+* one process at a time, and after any signal or kill the same command carries on (``signals``);
+* it is the only room that knows all others, through one small adapter a kind (``stages``).
+"""
+
+from groundup.build.chat import Speaker, open_speaker, sample_conversation
+from groundup.build.driver import BuildReport, build, choose_stages, duration
+from groundup.build.expectations import Outcome, check_expectations, load_results
+from groundup.build.record import RunRecord
+from groundup.build.show import (
+    expectations_table,
+    result_paths,
+    results_table,
+    show_conversation,
+    stdout_console,
+)
+from groundup.build.stages import export_formats, measure
+from groundup.build.verify import VerifyReport, find_stage, list_runs, open_run, verify
+
+__all__ = [
+    "BuildReport",
+    "Outcome",
+    "RunRecord",
+    "Speaker",
+    "VerifyReport",
+    "build",
+    "check_expectations",
+    "choose_stages",
+    "duration",
+    "expectations_table",
+    "export_formats",
+    "find_stage",
+    "list_runs",
+    "load_results",
+    "measure",
+    "open_run",
+    "open_speaker",
+    "result_paths",
+    "results_table",
+    "sample_conversation",
+    "show_conversation",
+    "stdout_console",
+    "verify",
+]

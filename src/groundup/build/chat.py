@@ -1,0 +1,118 @@
+"""A conversation with a model of a run: load it, answer, and show a sample at the end of a build."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from groundup.build.verify import find_stage, open_run
+from groundup.recipe import TRAINING_KINDS, TrainSection
+from groundup.run import UserError, read_manifest
+
+if TYPE_CHECKING:
+    from groundup.inference import SamplingParams
+    from groundup.model import Transformer
+    from groundup.tokenizer import Tokenizer
+
+Message = dict[str, str]
+
+
+@dataclass(frozen=True)
+class Speaker:
+    """A loaded model. ``chats`` is false for a base model, which only continues text."""
+
+    stage: str
+    chats: bool
+    model: Transformer
+    tokenizer: Tokenizer
+    context_length: int
+
+    def stream(self, messages: Sequence[Message], params: SamplingParams) -> Iterator[str]:
+        """Pieces of the answer as they are generated; for a base model, of the last message's continuation.
+
+        The oldest messages are dropped while the conversation leaves too little room for an answer.
+        """
+        from groundup.inference import stream
+
+        return stream(self.model, self.tokenizer, self._prompt(list(messages), params.max_tokens), params)
+
+    def _prompt(self, messages: list[Message], answer: int) -> list[int]:
+        from groundup.tokenizer import encode_chat
+
+        room = self.context_length - min(answer, self.context_length // 2)
+        if not self.chats:
+            start = [self.tokenizer.endoftext]
+            return start + self.tokenizer.encode(messages[-1]["content"])[-(room - 1) :]
+        while True:
+            ids = list(encode_chat(self.tokenizer, messages, generation_prompt=True).ids)
+            if len(ids) <= room:
+                return ids
+            if len(messages) == 1:
+                raise UserError(
+                    f"the message has {len(ids)} tokens; the model reads at most {room} before it answers",
+                    mend="shorten it",
+                )
+            # A question goes with its answer, so that what is left begins with the user.
+            messages = messages[2:] if len(messages) > 2 else messages[1:]
+
+
+def open_speaker(run: Path, stage: str | None = None) -> Speaker:
+    """Load a model of a run: the named stage's, or the last training stage's that is built.
+
+    Raises UserError where nothing is trained yet.
+    """
+    from groundup.interchange import load_model
+    from groundup.tokenizer import Tokenizer
+
+    recipe = open_run(run)
+    if stage is not None and find_stage(recipe, stage).kind not in TRAINING_KINDS:
+        names = ", ".join(recipe.trained_stages())
+        raise UserError(f"stage {stage!r} trains no model", expected=f"one of {names}")
+    wanted = [stage] if stage is not None else list(reversed(recipe.trained_stages()))
+    for name in wanted:
+        if read_manifest(run / name) is not None:
+            found = find_stage(recipe, name)
+            return Speaker(
+                stage=name,
+                chats=found.kind != "pretrain",
+                model=load_model(run / name / "final"),
+                tokenizer=Tokenizer.load(run / "tokenizer"),
+                context_length=recipe.model.context_length,
+            )
+    raise UserError(
+        f"stage {stage!r} is not built yet" if stage else "no model is trained yet",
+        where=str(run),
+        mend="run groundup build first; the same command carries on",
+    )
+
+
+def sample_conversation(run: Path, *, seed: int) -> list[Message]:
+    """A short conversation with the finished model: a question about a story, and one it doesn't answer.
+
+    For a base model: a text and its continuation.
+    """
+    from groundup.inference import SamplingParams
+
+    speaker = open_speaker(run)
+    params = SamplingParams(max_tokens=96, temperature=0.0 if speaker.chats else 0.8, seed=seed)
+    if not speaker.chats:
+        section = find_stage(open_run(run), speaker.stage).section
+        prompts = section.sample_prompts if isinstance(section, TrainSection) else ()
+        shown = [{"role": "user", "content": prompts[0] if prompts else "\n"}]
+        return [*shown, {"role": "assistant", "content": "".join(speaker.stream(shown, params))}]
+    from groundup.storyworld import questions
+
+    talk: list[Message] = []
+    asked = questions(seed, "iid", 12)
+    known = next(question for question in asked if question.answerable)
+    unknown = next((question for question in asked if not question.answerable), None)
+    for question in (known, unknown):
+        if question is not None:
+            messages = [dict(message) for message in question.messages]
+            talk += [
+                *messages,
+                {"role": "assistant", "content": "".join(speaker.stream(messages, params)).strip()},
+            ]
+    return talk

@@ -1,0 +1,117 @@
+"""What a stage is made from, as one hash: if nothing in it changed, the stage needn't run again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from groundup.corpus import external_files
+from groundup.hardware import Hardware
+from groundup.recipe import (
+    CorpusSection,
+    DpoSection,
+    EvaluateSection,
+    Recipe,
+    SftSection,
+    Stage,
+    TrainSection,
+)
+from groundup.run import UserError, fingerprint, read_json, sha256_file, write_json
+
+# Raised when a stage's output changes for the same inputs, so that old output is made again.
+FORMATS = {
+    "corpus": 1,
+    "tokenizer": 1,
+    "pretrain": 1,
+    "sft": 1,
+    "dpo": 1,
+    "evaluate": 1,
+    "export": 1,
+    "book": 1,
+}
+
+
+def stage_fingerprints(
+    recipe: Recipe, hardware: Hardware, hash_file: Callable[[Path], dict[str, Any]]
+) -> dict[str, str]:
+    """Name of every stage to its fingerprint.
+
+    It covers the resolved section, the seed, the hardware fields that change bits (where the stage computes
+    with them), the content of external files, the fingerprints of the stages it reads, and the format.
+    Never a path of output, a host or a time.
+
+    Args:
+        hash_file: gives {"bytes": ..., "sha256": ...} of a file.
+
+    Raises UserError for an external file that isn't there.
+    """
+    found: dict[str, str] = {}
+    for stage in recipe.ordered_stages():
+        content: dict[str, Any] = {
+            "format": FORMATS[stage.kind],
+            "section": stage.section.model_dump(mode="json"),
+            "seed": recipe.run.seed,
+            "inputs": {name: found[name] for name in recipe.inputs(stage)},
+            "external": [hash_file(path) for path in external_paths(stage)],
+        }
+        if isinstance(stage.section, TrainSection | EvaluateSection):
+            content["hardware"] = hardware.bits()
+        if isinstance(stage.section, TrainSection) and stage.start is None:
+            content["model"] = recipe.model.model_dump(mode="json")
+        found[stage.name] = fingerprint(content)
+    return found
+
+
+def external_paths(stage: Stage) -> list[Path]:
+    """Files outside the run that a stage reads, in the order of its section."""
+    section = stage.section
+    if isinstance(section, CorpusSection):
+        return external_files(section)
+    named: list[str] = []
+    if isinstance(section, SftSection | DpoSection):
+        named = [item if isinstance(item, str) else item.path for item in section.data]
+    elif isinstance(section, EvaluateSection):
+        named = [task for task in section.tasks if task.endswith(".jsonl")]
+    paths = [Path(name) for name in named if not name.startswith("builtin:")]
+    for path in paths:
+        if not path.is_file():
+            raise UserError(
+                f"no file {str(path)!r}",
+                where=f"[{stage.name}]",
+                mend="check the path; relative paths start at the working directory",
+            )
+    return paths
+
+
+class FileHashes:
+    """SHA-256 of external files, remembered by path, size and time of change, so a big one is read once."""
+
+    def __init__(self, memory: Path) -> None:
+        self._memory = memory
+        try:
+            self._known: dict[str, Any] = dict(read_json(memory))
+        except (FileNotFoundError, ValueError):
+            self._known = {}
+        self._changed = False
+
+    def __call__(self, path: Path) -> dict[str, Any]:
+        """Bytes and sha256 of the file's present content."""
+        status = path.stat()
+        key = str(path.resolve())
+        state = [status.st_size, status.st_mtime_ns]
+        if self._known.get(key, {}).get("state") != state:
+            self._known[key] = {"state": state, "sha256": sha256_file(path)}
+            self._changed = True
+        return {"bytes": status.st_size, "sha256": self._known[key]["sha256"]}
+
+    def save(self) -> None:
+        """Write what was learned beside the run's other records."""
+        if self._changed:
+            write_json(self._memory, self._known)
+            self._changed = False
+
+
+def inputs_of(recipe: Recipe, stage: Stage, fingerprints: Mapping[str, str]) -> dict[str, str]:
+    """The stages that ``stage`` reads, with their fingerprints, as its manifest records them."""
+    return {name: fingerprints[name] for name in recipe.inputs(stage)}

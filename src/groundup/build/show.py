@@ -1,0 +1,93 @@
+"""What a finished build shows on stdout: scores with intervals, a conversation, and where things are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from groundup.build.chat import Message
+from groundup.build.expectations import Outcome
+from groundup.recipe import Recipe
+
+
+def results_table(results: Mapping[str, Any], *, details: bool = False) -> Table:
+    """Task and split down, models across; each score with its 95 % interval, n in the last column.
+
+    Args:
+        results: {model: {task: {split: {value, low, high, n, metric}}}}.
+        details: also the scores of each kind of question.
+    """
+    table = Table(title="Evaluation (95 % intervals)", title_justify="left")
+    table.add_column("task")
+    table.add_column("split")
+    for model in results:
+        table.add_column(model, justify="right")
+    table.add_column("n", justify="right")
+    rows: dict[tuple[str, str], dict[str, Mapping[str, Any]]] = {}
+    for model, tasks in results.items():
+        for task, splits in tasks.items():
+            for split, leaf in splits.items():
+                rows.setdefault((task, split), {})[model] = leaf
+    names = {task for task, _ in rows}
+    for (task, split), leaves in rows.items():
+        part_of_another = any(task != name and task.startswith(f"{name}_") for name in names)
+        if part_of_another and not details:
+            continue
+        cells = [_score(leaves.get(model)) for model in results]
+        table.add_row(task, split, *cells, f"{max(leaf['n'] for leaf in leaves.values()):,}")
+    return table
+
+
+def _score(leaf: Mapping[str, Any] | None) -> str:
+    """A score and its interval; rates in percent."""
+    if leaf is None:
+        return "-"
+    if leaf["metric"] in ("bits_per_byte", "bits per byte"):
+        return f"{leaf['value']:.3f} ({leaf['low']:.3f}-{leaf['high']:.3f})"
+    return f"{100 * leaf['value']:.1f} % ({100 * leaf['low']:.0f}-{100 * leaf['high']:.0f})"
+
+
+def expectations_table(outcomes: Sequence[Outcome]) -> Table:
+    """Each expectation, what was measured, and whether it was met."""
+    table = Table(title="Expectations", title_justify="left")
+    table.add_column("score")
+    table.add_column("expected", justify="right")
+    table.add_column("measured", justify="right")
+    table.add_column("")
+    for outcome in outcomes:
+        wish = outcome.expectation
+        measured = "-" if outcome.value is None else f"{outcome.value:.4g}"
+        table.add_row(
+            wish.key, f"{wish.comparison} {wish.threshold:g}", measured, "met" if outcome.met else "MISSED"
+        )
+    return table
+
+
+def show_conversation(console: Console, talk: Sequence[Message]) -> None:
+    """Print a conversation, a role a paragraph."""
+    console.print("A conversation")
+    for message in talk:
+        console.print(f"{message['role']}: {message['content']}", markup=False, highlight=False)
+    console.print()
+
+
+def result_paths(recipe: Recipe, run: Path) -> dict[str, str]:
+    """Name to path of what a reader wants next, where it is built."""
+    candidates: list[tuple[str, Path]] = []
+    for stage in recipe.ordered_stages():
+        if stage.kind == "book":
+            candidates.append((stage.name, run / stage.name / "book.pdf"))
+        elif stage.kind == "export":
+            candidates.append((stage.name, run / stage.name / "hf"))
+    found = {name: str(path) for name, path in candidates if path.exists()}
+    return {"run": str(run), **found}
+
+
+def stdout_console() -> Console:
+    """A console on stdout, wide enough for tables where it is no terminal."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=140)
