@@ -7,6 +7,7 @@ along, so real English prose is there with no network.
 """
 
 import ast
+import os
 import sysconfig
 import tokenize
 import warnings
@@ -28,9 +29,10 @@ def library_files() -> list[Path]:
     Raises UserError where this Python keeps no sources (a zipped or stripped installation).
     """
     root = Path(sysconfig.get_path("stdlib"))
-    files = [
-        path for path in root.rglob("*.py") if not _LEFT_OUT.intersection(path.relative_to(root).parts[:-1])
-    ]
+    files: list[Path] = []
+    for folder, below, names in os.walk(root):
+        below[:] = [name for name in below if name not in _LEFT_OUT]
+        files += [Path(folder, name) for name in names if name.endswith(".py")]
     if not files:
         raise UserError(
             "corpus source builtin:python-docs found no source files of the standard library",
