@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+
 from groundup.corpus import build_corpus, external_files, read_documents, sources
 from groundup.corpus.readers import Raw
 from groundup.recipe import CorpusSection
@@ -124,7 +125,7 @@ def test_neither_side_is_empty(tmp_path: Path, count: int) -> None:
 
 def test_a_text_keeps_its_side(tmp_path: Path) -> None:
     sides: list[set[str]] = []
-    for name, numbers in (("a", range(0, 300)), ("b", range(100, 400))):
+    for name, numbers in (("a", range(300)), ("b", range(100, 400))):
         rows = tmp_path / f"{name}.jsonl"
         rows.write_text("\n".join(json.dumps({"text": f"document {number}"}) for number in numbers))
         build_corpus(section(str(rows), validation_fraction=0.2), seed=1, out=tmp_path / name)

@@ -3,9 +3,10 @@
 import unicodedata
 
 import pytest
-from groundup.corpus.text import decode, digest, looks_binary, normalise, passages, split_position
 from hypothesis import given
 from hypothesis import strategies as st
+
+from groundup.corpus.text import decode, digest, looks_binary, normalise, passages, split_position
 
 any_text = st.text(st.characters(exclude_categories=()))  # surrogates and controls too
 
@@ -55,7 +56,7 @@ def test_normalise_is_idempotent_and_clean(text: str) -> None:
 def test_binary() -> None:
     assert looks_binary(b"PK\x03\x04\x00\x00")
     assert looks_binary(bytes(range(1, 9)) * 10)
-    assert not looks_binary("tab\there\r\nline".encode())
+    assert not looks_binary(b"tab\there\r\nline")
     assert not looks_binary("wide".encode("utf-16"))
 
 

@@ -1,4 +1,4 @@
-"""The tokenizer stage: learn a vocabulary on a sample of the corpus, then turn all of it into token shards."""
+"""The tokenizer stage: learn a vocabulary on a sample of the corpus, then write all of it as token shards."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -104,8 +104,9 @@ class PackedRows:
     def rows_in(self, epochs: float) -> int:
         """Rows in the first `epochs` epochs; of a broken one its share, rounded up."""
         whole = int(epochs)
-        self._know(whole)
-        return self._first[whole] + math.ceil(self.rows(whole) * (epochs - whole))
+        self._know(math.ceil(epochs) - 1)
+        share = epochs - whole
+        return self._first[whole] + (math.ceil(self.rows(whole) * share) if share else 0)
 
     def available(self) -> int | None:
         """All rows there will ever be; None where a source may be repeated without limit."""

@@ -121,9 +121,9 @@ def best_fit(lengths: Integers, capacity: int) -> Integers:
     """The row of each piece, [pieces], when each goes into the row with the least room that still suffices.
 
     `lengths` must not increase and lie in 1…capacity. Pieces of one length are placed together: a row with
-    room r takes r // length of them before the next row, just as one by one. The rows with some room are found
-    through the lowest set bit of an integer whose bit r says that a row with room r exists, so a step costs
-    O(capacity / 64), and there are at most as many steps as pieces, far fewer where lengths repeat.
+    room r takes r // length of them before the next row, just as one by one. The rows with some room are
+    found through the lowest set bit of an integer whose bit r says that a row with room r exists, so a step
+    costs O(capacity / 64), and there are at most as many steps as pieces, far fewer where lengths repeat.
     """
     row_of_piece = np.empty(len(lengths), np.int64)
     rooms: list[list[Integers]] = [[] for _ in range(capacity + 1)]
