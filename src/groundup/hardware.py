@@ -40,6 +40,12 @@ class Hardware:
     threads: int
     matrix_gflops: Mapping[str, float]
 
+    def apply(self) -> None:
+        """Give PyTorch the run's number of threads."""
+        import torch
+
+        torch.set_num_threads(self.threads)
+
     def as_dict(self) -> dict[str, Any]:
         """For run.json."""
         return asdict(self)

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from groundup.build.verify import find_stage, open_run
 from groundup.recipe import TRAINING_KINDS, TrainSection
 from groundup.run import UserError, read_manifest
 
 if TYPE_CHECKING:
-    from groundup.inference import SamplingParams
     from groundup.model import Transformer
     from groundup.tokenizer import Tokenizer
 
@@ -29,14 +28,33 @@ class Speaker:
     tokenizer: Tokenizer
     context_length: int
 
-    def stream(self, messages: Sequence[Message], params: SamplingParams) -> Iterator[str]:
+    def stream(
+        self,
+        messages: Sequence[Message],
+        *,
+        max_tokens: int = 256,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int = 0,
+    ) -> Iterator[str]:
         """Pieces of the answer as they are generated; for a base model, of the last message's continuation.
 
         The oldest messages are dropped while the conversation leaves too little room for an answer.
         """
-        from groundup.inference import stream
+        from groundup.inference import SamplingParams, stream
 
-        return stream(self.model, self.tokenizer, self._prompt(list(messages), params.max_tokens), params)
+        params = SamplingParams(
+            max_tokens=max_tokens,
+            temperature=temperature,
+            top_p=top_p,
+            seed=seed,
+            stop_ids=(self.tokenizer.end, self.tokenizer.endoftext),
+        )
+        return stream(self.model, self.tokenizer, self._prompt(list(messages), max_tokens), params)
+
+    def answer(self, messages: Sequence[Message], **options: Any) -> str:
+        """The whole answer; options as for ``stream``."""
+        return "".join(self.stream(messages, **options)).strip("\n ")
 
     def _prompt(self, messages: list[Message], answer: int) -> list[int]:
         from groundup.tokenizer import encode_chat
@@ -63,9 +81,6 @@ def open_speaker(run: Path, stage: str | None = None) -> Speaker:
 
     Raises UserError where nothing is trained yet.
     """
-    from groundup.interchange import load_model
-    from groundup.tokenizer import Tokenizer
-
     recipe = open_run(run)
     if stage is not None and find_stage(recipe, stage).kind not in TRAINING_KINDS:
         names = ", ".join(recipe.trained_stages())
@@ -73,6 +88,9 @@ def open_speaker(run: Path, stage: str | None = None) -> Speaker:
     wanted = [stage] if stage is not None else list(reversed(recipe.trained_stages()))
     for name in wanted:
         if read_manifest(run / name) is not None:
+            from groundup.interchange import load_model
+            from groundup.tokenizer import Tokenizer
+
             found = find_stage(recipe, name)
             return Speaker(
                 stage=name,
@@ -93,26 +111,17 @@ def sample_conversation(run: Path, *, seed: int) -> list[Message]:
 
     For a base model: a text and its continuation.
     """
-    from groundup.inference import SamplingParams
-
     speaker = open_speaker(run)
-    params = SamplingParams(max_tokens=96, temperature=0.0 if speaker.chats else 0.8, seed=seed)
     if not speaker.chats:
         section = find_stage(open_run(run), speaker.stage).section
         prompts = section.sample_prompts if isinstance(section, TrainSection) else ()
         shown = [{"role": "user", "content": prompts[0] if prompts else "\n"}]
-        return [*shown, {"role": "assistant", "content": "".join(speaker.stream(shown, params))}]
-    from groundup.storyworld import questions
+        text = speaker.answer(shown, max_tokens=96, temperature=0.8, seed=seed)
+        return [*shown, {"role": "assistant", "content": text}]
+    from groundup.storyworld import questions, unknown_questions
 
     talk: list[Message] = []
-    asked = questions(seed, "iid", 12)
-    known = next(question for question in asked if question.answerable)
-    unknown = next((question for question in asked if not question.answerable), None)
-    for question in (known, unknown):
-        if question is not None:
-            messages = [dict(message) for message in question.messages]
-            talk += [
-                *messages,
-                {"role": "assistant", "content": "".join(speaker.stream(messages, params)).strip()},
-            ]
+    for question in (questions(seed, "iid", 1)[0], unknown_questions(seed, "iid", 1)[0]):
+        messages = [dict(message) for message in question.messages]
+        talk += [*messages, {"role": "assistant", "content": speaker.answer(messages, max_tokens=96)}]
     return talk

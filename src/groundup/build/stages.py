@@ -84,6 +84,7 @@ def pretrain(context: Context) -> Metrics:
     """Token shards to a base model."""
     from groundup.training import pretrain
 
+    context.hardware.apply()
     return pretrain(
         context.section(PretrainSection),
         context.recipe.model,
@@ -101,6 +102,7 @@ def sft(context: Context) -> Metrics:
     """Conversations to a model that answers."""
     from groundup.posttraining import sft
 
+    context.hardware.apply()
     return sft(
         context.section(SftSection),
         run=context.run,
@@ -117,6 +119,7 @@ def dpo(context: Context) -> Metrics:
     """Preference pairs to a model that answers as is preferred."""
     from groundup.posttraining import dpo
 
+    context.hardware.apply()
     return dpo(
         context.section(DpoSection),
         run=context.run,
@@ -143,6 +146,7 @@ def measure(
     """Measure the section's models; writes out/results.json and returns it."""
     from groundup.evaluation import evaluate
 
+    hardware.apply()
     kinds = {stage.name: stage.kind for stage in recipe.ordered_stages()}
     names = recipe.evaluated_models(section)
     return evaluate(

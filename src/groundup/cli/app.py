@@ -1,0 +1,75 @@
+"""The application, its errors and its exit codes."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+import cyclopts
+
+from groundup import __version__
+from groundup.cli import build, inspect, use
+from groundup.recipe.errors import RecipeError
+from groundup.run.errors import GroundupError, Interrupted
+
+app = cyclopts.App(
+    name="groundup",
+    help="Build a large language model from the ground up.\n\nExample: groundup build",
+    version=f"groundup {__version__}",
+    version_flags=["--version"],
+    help_format="plaintext",
+    default_parameter=cyclopts.Parameter(negative=()),
+    result_action="return_value",
+)
+for _command in (
+    build.build,
+    use.chat,
+    use.evaluate,
+    use.book,
+    inspect.verify,
+    use.export,
+    inspect.runs,
+    inspect.recipes,
+    inspect.doctor,
+):
+    app.command(_command)
+
+
+def command_line(arguments: Sequence[str]) -> int:
+    """Run one command; returns its exit code. Errors are printed to stderr."""
+    try:
+        app(list(arguments), exit_on_error=False, print_error=False)
+    except cyclopts.CycloptsError as error:
+        return _fail(f"{error}\n  try: groundup {_command_name(arguments)}--help", 2)
+    except RecipeError as error:
+        return _fail(str(error), 2)
+    except Interrupted as error:
+        return _fail(f"{error}; the same command carries on from here", error.exit_code)
+    except GroundupError as error:
+        return _fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        return _fail("interrupted", Interrupted.exit_code)
+    except BrokenPipeError:
+        # The reader of our output left, as `head` does; nothing more can be said to it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        return _fail(f"the system refused: {error}", 1)
+    return 0
+
+
+def main() -> None:
+    """The ``groundup`` command."""
+    sys.exit(command_line(sys.argv[1:]))
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"groundup: {message}", file=sys.stderr)
+    return code
+
+
+def _command_name(arguments: Sequence[str]) -> str:
+    """The command that was meant, with a space; empty where it is none of ours."""
+    known = {name for name in app if not name.startswith("-")}
+    return f"{arguments[0]} " if arguments and arguments[0] in known else ""

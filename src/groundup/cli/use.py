@@ -1,0 +1,255 @@
+"""Commands that use a run: chat, evaluate, book, export."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+from groundup.cli.output import print_json
+
+if TYPE_CHECKING:
+    from groundup.build import Speaker
+    from groundup.recipe import Recipe
+
+
+def chat(
+    run: Path,
+    /,
+    *,
+    stage: str | None = None,
+    prompt: str | None = None,
+    temperature: float = 0.7,
+    top_p: float = 0.95,
+    max_tokens: int = 256,
+    seed: int = 0,
+    json: bool = False,
+) -> None:
+    """Talk with a model of a run. /new begins a new conversation, /quit ends.
+
+    Example: groundup chat runs/laptop --prompt "Tell me a story about a red ball."
+
+    Parameters
+    ----------
+    run
+        A run directory.
+    stage
+        The stage whose model answers; the last trained one where not given.
+    prompt
+        Answer this one message and end, printing just the answer.
+    temperature
+        0 always takes the likeliest token; higher is more varied.
+    top_p
+        Sample among the likeliest tokens that together have this probability.
+    max_tokens
+        Longest answer, in tokens.
+    seed
+        Same seed, same answers.
+    json
+        With --prompt: print stage, prompt and answer as one JSON object.
+    """
+    from groundup.build import open_speaker
+
+    _check_sampling(temperature, top_p, max_tokens, json=json, prompt=prompt)
+    speaker = open_speaker(run, stage)
+    options = {"temperature": temperature, "top_p": top_p, "max_tokens": max_tokens}
+    if prompt is None:
+        _converse(speaker, options, seed)
+        return
+    answer = speaker.answer([{"role": "user", "content": prompt}], seed=seed, **options)
+    if json:
+        print_json({"stage": speaker.stage, "prompt": prompt, "answer": answer})
+    else:
+        print(answer)
+
+
+def _check_sampling(
+    temperature: float, top_p: float, max_tokens: int, *, json: bool, prompt: str | None
+) -> None:
+    from groundup.run import UserError
+
+    if not 0 <= temperature <= 100:
+        raise UserError(f"--temperature {temperature:g} can't be used", expected="a number from 0 to 100")
+    if not 0 < top_p <= 1:
+        raise UserError(f"--top-p {top_p:g} can't be used", expected="a number above 0 and at most 1")
+    if max_tokens < 1:
+        raise UserError(f"--max-tokens {max_tokens} can't be used", expected="a number of at least 1")
+    if json and prompt is None:
+        raise UserError("--json needs --prompt", mend="add --prompt TEXT")
+
+
+def _converse(speaker: Speaker, options: dict[str, Any], seed: int) -> None:
+    """Read messages from the terminal and stream the answers, until /quit or the end of input."""
+    if sys.stdin.isatty():
+        import readline  # noqa: F401  # input() then edits lines and recalls earlier ones
+
+    print(f"{speaker.stage}: /new begins anew, /quit ends", file=sys.stderr)
+    talk: list[dict[str, str]] = []
+    turn = seed
+    while True:
+        try:
+            text = input("you: " if sys.stdin.isatty() else "").strip()
+        except EOFError:
+            return
+        if text == "/quit":
+            return
+        if text == "/new":
+            talk = []
+        if not text or text == "/new":
+            continue
+        talk.append({"role": "user", "content": text})
+        pieces: list[str] = []
+        try:
+            for piece in speaker.stream(talk, seed=turn, **options):
+                pieces.append(piece)
+                print(piece, end="", flush=True)
+        except KeyboardInterrupt:
+            pass  # the answer ends here; the conversation goes on
+        print()
+        talk.append({"role": "assistant", "content": "".join(pieces)})
+        turn += 1
+
+
+def evaluate(run: Path, /, *, tasks: tuple[str, ...] = (), details: bool = False, json: bool = False) -> None:
+    """Measure the models of a run, with 95 % intervals and baselines.
+
+    Without --tasks this is the run's own evaluation, made where it isn't done yet. With --tasks the named
+    tasks are measured and shown, and the run stays as it is.
+
+    Example: groundup evaluate runs/laptop --tasks storyworld_qa --tasks my-tasks.jsonl
+
+    Parameters
+    ----------
+    run
+        A run directory.
+    tasks
+        A task's name or a JSONL file of tasks; may be given several times.
+    details
+        Show the scores of each kind of question too.
+    json
+        Print the results as one JSON object.
+    """
+    from groundup.build import build, load_results, open_run, results_table, stdout_console
+
+    recipe = open_run(run)
+    names = [stage.name for stage in recipe.ordered_stages() if stage.kind == "evaluate"]
+    if tasks:
+        results = _measure(recipe, run, tasks)
+    else:
+        if not names:
+            recipe, names = _with_section(recipe, "evaluate", {}), ["evaluate"]
+        build(recipe, run, only=names)
+        results = load_results(recipe, run)
+    if json:
+        print_json(results)
+    else:
+        stdout_console().print(results_table(results, details=details))
+
+
+def _measure(recipe: Recipe, run: Path, tasks: tuple[str, ...]) -> dict[str, Any]:
+    """Measure ``tasks`` beside the run: its directory is not written to, but for its record."""
+    from groundup.build import RunRecord, measure
+    from groundup.recipe import EvaluateSection
+    from groundup.run import UserError
+
+    for task in tasks:
+        if task.endswith(".jsonl") and not Path(task).is_file():
+            raise UserError(f"no task file {task!r}", where="--tasks", mend="check the path")
+    section = (recipe.evaluate or EvaluateSection()).model_copy(update={"tasks": tasks})
+    built = [name for name in recipe.evaluated_models(section) if (run / name / "manifest.json").is_file()]
+    if not built:
+        raise UserError("no model is trained yet", where=str(run), mend="run groundup build first")
+    section = section.model_copy(update={"models": tuple(built)})
+    hardware = RunRecord(run).settle_hardware(recipe.hardware)
+    with tempfile.TemporaryDirectory() as folder:
+        return measure(recipe, run, section, hardware, out=Path(folder))
+
+
+def book(run: Path, /, *, json: bool = False) -> None:
+    """Make the PDF that explains a run, where it isn't made yet, and print its path.
+
+    Example: groundup book runs/laptop
+
+    Parameters
+    ----------
+    run
+        A run directory.
+    json
+        Print the path as one JSON object.
+    """
+    from groundup.build import build, open_run
+
+    recipe = open_run(run)
+    names = [stage.name for stage in recipe.ordered_stages() if stage.kind == "book"]
+    if not names:
+        recipe, names = _with_section(recipe, "book", {}), ["book"]
+    build(recipe, run, only=names)
+    paths = [str(run / name / "book.pdf") for name in names]
+    if json:
+        print_json({"books": paths})
+    else:
+        print("\n".join(paths))
+
+
+def export(
+    run: Path,
+    /,
+    *,
+    format_: Annotated[Literal["hf"], Parameter(name="--format")],
+    stage: str | None = None,
+    out: Path | None = None,
+    json: bool = False,
+) -> None:
+    """Write a model of a run in a layout that other programs load.
+
+    Example: groundup export runs/laptop --format hf --out my-model
+
+    Parameters
+    ----------
+    run
+        A run directory.
+    format_
+        hf is Hugging Face's layout: config.json, model.safetensors, tokenizer.json.
+    stage
+        The stage whose model is exported; the last trained one where not given.
+    out
+        Where to; RUN/export/FORMAT where not given.
+    json
+        Print the path as one JSON object.
+    """
+    from groundup.build import build, export_formats, open_run, open_speaker
+    from groundup.recipe import ExportSection
+    from groundup.run import UserError, staged_directory
+
+    recipe = open_run(run)
+    if out is None:
+        before = recipe.export.stage if recipe.export is not None and stage is None else stage
+        build(_with_section(recipe, "export", {"stage": before, "formats": (format_,)}), run, only=["export"])
+        path = run / "export" / format_
+    else:
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise UserError(f"{str(out)!r} is there already", mend="give a new or empty directory with --out")
+        name = open_speaker(run, stage).stage
+        with staged_directory(out) as staged:
+            export_formats(ExportSection(formats=(format_,)), run / name / "final", run / "tokenizer", staged)
+            # One format was asked for, so its files are the directory itself.
+            inner = staged / format_
+            for entry in list(inner.iterdir()):
+                entry.rename(staged / entry.name)
+            inner.rmdir()
+        path = out
+    if json:
+        print_json({"path": str(path)})
+    else:
+        print(path)
+
+
+def _with_section(recipe: Recipe, name: str, values: dict[str, Any]) -> Recipe:
+    """The recipe with a section put in, checked as if it had been written so."""
+    from groundup.recipe import Recipe
+
+    content = recipe.model_dump()
+    return Recipe.model_validate(content | {name: values})
