@@ -1,7 +1,9 @@
 """The corpus stage on small real folders."""
 
+import contextlib
 import gzip
 import json
+import os
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from groundup.corpus import build_corpus, external_files, read_documents, sources
+from groundup.corpus import build_corpus, external_files, read_documents, readers, sources
 from groundup.corpus.readers import Raw
 from groundup.recipe import CorpusSection
 from groundup.run import UserError
@@ -154,6 +156,32 @@ def test_a_corpus_of_one_document_is_refused(tmp_path: Path) -> None:
 def test_documents_limits_a_source(folder: Path, tmp_path: Path) -> None:
     build_corpus(section({"path": str(folder / "deep"), "documents": 5}), seed=1, out=tmp_path / "out")
     assert everything(tmp_path / "out") == {f"Text number {number}." for number in range(5)}
+
+
+def test_surrogates_in_records_and_file_names(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"text": "a", "url": "\\ud800"}\n{"text": "b"}\n{"\\udc00": ')
+    with contextlib.suppress(OSError):  # a file system that takes UTF-8 names only
+        Path(os.fsdecode(bytes(tmp_path) + b"/\xff.txt")).write_text(" ")
+    build_corpus(section(str(tmp_path)), seed=1, out=tmp_path / "out")
+    assert {d.url for split in ("train", "validation") for d in read_documents(tmp_path / "out", split)} == {
+        "\ufffd",
+        None,
+    }
+
+
+def test_a_long_file_is_read_in_blocks_cut_at_blank_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(readers, "BLOCK", 4096)
+    paragraphs = [f"Absatz {number}: " + "größer " * 40 + "Ende." for number in range(300)]
+    with gzip.open(tmp_path / "long.txt.gz", "wt", encoding="utf-8") as file:
+        file.write("\n\n".join(paragraphs))
+    build_corpus(section(str(tmp_path), passage_characters=5000), seed=1, out=tmp_path / "out")
+    found = [part for text in everything(tmp_path / "out") for part in text.split("\n\n")]
+    assert sorted(found) == sorted(paragraphs)
+    funnel = json.loads((tmp_path / "out" / "funnel.json").read_text())
+    assert funnel["sources"][0]["files"] == 1
+    assert funnel["total"]["steps"]["read"]["documents"] > 20
 
 
 def test_external_files(folder: Path) -> None:

@@ -54,8 +54,7 @@ class SourceFunnel:
         """Count a refusal and keep the first `EXAMPLES` of each reason."""
         self.rejections[reason] += 1
         if self.rejections[reason] <= EXAMPLES:
-            shown = excerpt[:EXCERPT].encode("utf-8", "replace").decode("utf-8")
-            self.examples.append(Rejection(self.name, file, line, reason, shown))
+            self.examples.append(Rejection(self.name, _safe(file), line, reason, _safe(excerpt[:EXCERPT])))
 
     def as_json(self) -> dict[str, Any]:
         places: dict[str, list[dict[str, Any]]] = {}
@@ -93,3 +92,8 @@ def funnel_json(sources: list[SourceFunnel]) -> dict[str, Any]:
         "sources": [source.as_json() for source in sources],
         "total": {"steps": total, "rejections": dict(sorted(rejections.items()))},
     }
+
+
+def _safe(text: str) -> str:
+    """The text as UTF-8 can hold it: file names and broken JSON may contain lone surrogates."""
+    return text.encode("utf-8", "replace").decode("utf-8")

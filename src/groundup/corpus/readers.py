@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, cast
 
 from groundup.corpus.funnel import SourceFunnel
-from groundup.corpus.text import decode, is_wide, looks_binary
+from groundup.corpus.text import decode, is_wide, looks_binary, mend_surrogates
 
 FORMATS = (".txt", ".md", ".jsonl")
 BLOCK = 16 * 2**20  # a text file of more bytes than this is read as several documents, cut at a blank line
@@ -74,7 +74,7 @@ def _blocks(file: IO[bytes]) -> Iterator[bytes]:
     Cut at a newline, no UTF-8 character is torn. UTF-16 and UTF-32, rare and small, come whole. What was read
     before an archive turned out damaged is yielded before the error is raised.
     """
-    pending = b""
+    pending = bytearray()
     damage: Exception | None = None
     while True:
         try:
@@ -84,13 +84,13 @@ def _blocks(file: IO[bytes]) -> Iterator[bytes]:
         pending += data
         if not data:
             break
-        if len(pending) >= BLOCK and not is_wide(pending):
+        if len(pending) >= BLOCK and not is_wide(bytes(pending[:4])):
             cut = max(pending.rfind(b"\n\n"), pending.rfind(b"\n\r\n")) + 1 or pending.rfind(b"\n") + 1
             cut = cut or len(pending)
-            yield pending[:cut]
-            pending = pending[cut:]
+            yield bytes(pending[:cut])
+            del pending[:cut]
     if pending:
-        yield pending
+        yield bytes(pending)
     if damage is not None:
         raise damage
 
@@ -114,8 +114,8 @@ def _read_jsonl(path: Path, funnel: SourceFunnel, text_field: str) -> Iterator[R
                 cast(str, found[text_field]),
                 str(path),
                 number,
-                url if isinstance(url, str) else None,
-                language if isinstance(language, str) else None,
+                mend_surrogates(url) if isinstance(url, str) else None,
+                mend_surrogates(language) if isinstance(language, str) else None,
             )
 
 
