@@ -42,9 +42,14 @@ def test_writes_replace_and_leave_nothing_behind(tmp_path):
 def test_an_error_leaves_the_old_file(tmp_path):
     path = tmp_path / "a.txt"
     write_text(path, "old")
-    with pytest.raises(RuntimeError, match="midway"), atomic_path(path) as temporary:
-        temporary.write_text("half")
-        raise RuntimeError("midway")
+
+    def die_midway():
+        with atomic_path(path) as temporary:
+            temporary.write_text("half")
+            raise RuntimeError("midway")
+
+    with pytest.raises(RuntimeError, match="midway"):
+        die_midway()
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["a.txt"]
 
@@ -85,9 +90,14 @@ def test_staged_directory_leaves_the_old_one_on_an_error(tmp_path):
     final = tmp_path / "stage"
     final.mkdir()
     (final / "old").write_text("old")
-    with pytest.raises(KeyboardInterrupt), staged_directory(final) as staged:
-        (staged / "new").write_text("new")
-        raise KeyboardInterrupt
+
+    def stop_midway():
+        with staged_directory(final) as staged:
+            (staged / "new").write_text("new")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stop_midway()
     assert os.listdir(tmp_path) == ["stage"]
     assert os.listdir(final) == ["old"]
 

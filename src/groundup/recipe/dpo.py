@@ -28,6 +28,4 @@ class DpoSection(TrainSection):
     beta: float = Field(
         default=0.1, gt=0, description="Strength of the pull to the reference model; small lets it move far."
     )
-    loss: Literal["sigmoid"] = Field(
-        default="sigmoid", description="The loss on the difference of log ratios."
-    )
+    loss: Literal["sigmoid"] = Field(default="sigmoid", description="The loss on the difference of log ratios.")

@@ -40,9 +40,7 @@ def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Reci
     return parse_recipe(text, overrides, name=name, source=source)
 
 
-def parse_recipe(
-    text: str, overrides: Sequence[str] = (), *, name: str = "recipe", source: str = "recipe"
-) -> Recipe:
+def parse_recipe(text: str, overrides: Sequence[str] = (), *, name: str = "recipe", source: str = "recipe") -> Recipe:
     """Like ``load_recipe``, from TOML text. ``name`` is used where ``run.name`` is empty."""
     try:
         written = tomllib.loads(text)
@@ -94,9 +92,7 @@ def _check_tables(raw: Mapping[str, Any], source: Source) -> None:
     """Sections must be tables; a bare key at the top is a forgotten header."""
     for key, value in raw.items():
         if key in Recipe.model_fields and not isinstance(value, dict):
-            raise RecipeError(
-                f"{key} = {value!r} is no section", where=source.place((key,)), expected=f"[{key}]"
-            )
+            raise RecipeError(f"{key} = {value!r} is no section", where=source.place((key,)), expected=f"[{key}]")
 
 
 def _explain(error: ValidationError, raw: Mapping[str, Any], source: Source) -> RecipeError:
@@ -113,9 +109,7 @@ def _explain(error: ValidationError, raw: Mapping[str, Any], source: Source) -> 
     mend = None
     choices = str(first.get("ctx", {}).get("expected", "")) if first["type"] == "literal_error" else ""
     if choices and isinstance(value, str):
-        mend = nearest(
-            value, [choice.strip(" '") for part in choices.split(",") for choice in part.split(" or ")]
-        )
+        mend = nearest(value, [choice.strip(" '") for part in choices.split(",") for choice in part.split(" or ")])
     return RecipeError(message, where=source.place(path), expected=expected, mend=mend)
 
 

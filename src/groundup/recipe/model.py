@@ -27,9 +27,7 @@ class ModelSection(Section):
     intermediate_size: int = Field(
         default=512, ge=8, description="Inner width of the feed-forward layer. Unit: channels."
     )
-    context_length: int = Field(
-        default=512, ge=8, description="Longest sequence the model is made for. Unit: tokens."
-    )
+    context_length: int = Field(default=512, ge=8, description="Longest sequence the model is made for. Unit: tokens.")
     positions: Literal["rotary", "learned", "sinusoidal"] = Field(
         default="rotary",
         description="How the model knows positions. Only `rotary` has a stock layout for export.",
@@ -38,9 +36,7 @@ class ModelSection(Section):
     qk_norm: bool = Field(
         default=True, description="Whether queries and keys are normalised head by head (Qwen3 does)."
     )
-    tied_embeddings: bool = Field(
-        default=True, description="Whether the output head is the embedding table itself."
-    )
+    tied_embeddings: bool = Field(default=True, description="Whether the output head is the embedding table itself.")
     norm_eps: float = Field(default=1e-6, gt=0, description="Added to the mean square inside every RMSNorm.")
     initializer_range: float = Field(
         default=0.02, gt=0, description="Standard deviation of fresh weight matrices and embeddings."
@@ -52,8 +48,7 @@ class ModelSection(Section):
             raise ValueError(f"heads = {self.heads} must be a multiple of kv_heads = {self.kv_heads}")
         if self.head_dim is None and self.hidden_size % self.heads:
             raise ValueError(
-                f"hidden_size = {self.hidden_size} must be a multiple of heads = {self.heads}, "
-                "or set head_dim"
+                f"hidden_size = {self.hidden_size} must be a multiple of heads = {self.heads}, or set head_dim"
             )
         if self.positions == "rotary" and self.resolved_head_dim % 2:
             raise ValueError(f"rotary positions need an even head width, not {self.resolved_head_dim}")

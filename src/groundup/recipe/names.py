@@ -64,9 +64,7 @@ def _tables(
             yield from _tables(get_args(annotation)[0], item, (*at, index), source)
 
 
-def _choose(
-    models: list[type[BaseModel]], table: Mapping[str, Any], at: Path, source: Source
-) -> type[BaseModel]:
+def _choose(models: list[type[BaseModel]], table: Mapping[str, Any], at: Path, source: Source) -> type[BaseModel]:
     """The class of a table: the only one, or for [stages.NAME] the one its ``kind`` names."""
     if len(models) == 1:
         return models[0]

@@ -27,14 +27,9 @@ def parse_override(text: str) -> tuple[list[str], Any]:
             f"--set {text!r} is not of the form section.key=value",
             mend="write for example --set pretrain.steps=200",
         )
-    keys = [
-        part[1:-1] if part[0] in "\"'" else part
-        for part in re.findall(r"""[\w-]+|"[^"]*"|'[^']*'""", form[1])
-    ]
+    keys = [part[1:-1] if part[0] in "\"'" else part for part in re.findall(r"""[\w-]+|"[^"]*"|'[^']*'""", form[1])]
     if len(keys) < 2:
-        raise RecipeError(
-            f"--set {text!r} names no key of a section", mend=f"write --set {keys[0]}.KEY=VALUE"
-        )
+        raise RecipeError(f"--set {text!r} names no key of a section", mend=f"write --set {keys[0]}.KEY=VALUE")
     return keys, _value(form[2].strip(), text)
 
 

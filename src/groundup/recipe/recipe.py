@@ -101,9 +101,7 @@ class Recipe(Section):
             expectation = parse_expectation(key, condition)
             if expectation.model not in names and not expectation.model.startswith("baseline_"):
                 hint = nearest(expectation.model, names)
-                raise ValueError(
-                    f"[expect] {key!r}: no stage {expectation.model!r}" + (f"; {hint}" if hint else "")
-                )
+                raise ValueError(f"[expect] {key!r}: no stage {expectation.model!r}" + (f"; {hint}" if hint else ""))
         if self.expect and "evaluate" not in kinds.values():
             raise ValueError("[expect] needs an [evaluate] section, which measures the scores")
         return self
@@ -119,9 +117,7 @@ class Recipe(Section):
             references = (stage.start,) if stage.start else ()
         for reference in references:
             if kinds[reference] not in TRAINING_KINDS:
-                raise ValueError(
-                    f"[{stage.name}] needs a trained model, which stage {reference!r} doesn't make"
-                )
+                raise ValueError(f"[{stage.name}] needs a trained model, which stage {reference!r} doesn't make")
 
     def _declared(self) -> list[Stage]:
         """Every stage, in the order of the sections."""
@@ -134,8 +130,17 @@ class Recipe(Section):
         ]
 
     def trained_stages(self) -> list[str]:
-        """Names of the training stages in the order of the sections; the last is the finished model."""
-        return [s.name for s in self._declared() if s.kind in TRAINING_KINDS]
+        """Names of the training stages in the order they run; the last is the finished model."""
+        waiting = [stage for stage in self._declared() if stage.kind in TRAINING_KINDS]
+        waiting.sort(key=lambda stage: KINDS.index(stage.kind))
+        ordered: list[str] = []
+        while waiting:
+            left = {stage.name for stage in waiting}
+            # In a circle none is ready; ordered_stages says so, here any order will do.
+            ready = next((stage for stage in waiting if stage.start not in left), waiting[0])
+            ordered.append(ready.name)
+            waiting.remove(ready)
+        return ordered
 
     def evaluated_models(self, section: EvaluateSection) -> tuple[str, ...]:
         """The stages an evaluate section measures, with its default resolved."""

@@ -25,9 +25,7 @@ class OptimizerTable(Section):
     embedding_lr: float = Field(
         default=3e-3, gt=0, description="Peak learning rate of AdamW for the embedding table and head."
     )
-    betas: tuple[float, float] = Field(
-        default=(0.9, 0.95), description="AdamW's decay of the first and second moment."
-    )
+    betas: tuple[float, float] = Field(default=(0.9, 0.95), description="AdamW's decay of the first and second moment.")
     epsilon: float = Field(default=1e-8, gt=0, description="Added to AdamW's denominator.")
     weight_decay: float = Field(
         default=0.0, ge=0, description="Decoupled weight decay of matrices; gains are never decayed."
@@ -63,8 +61,7 @@ class ScheduleTable(Section):
     def _fits(self) -> ScheduleTable:
         if self.warmup_fraction + self.cooldown_fraction > 1 + 1e-9:
             raise ValueError(
-                f"warmup_fraction {self.warmup_fraction} + cooldown_fraction {self.cooldown_fraction} "
-                "exceed 1"
+                f"warmup_fraction {self.warmup_fraction} + cooldown_fraction {self.cooldown_fraction} exceed 1"
             )
         return self
 
@@ -93,9 +90,7 @@ class TrainSection(Section):
     )
     optimizer: OptimizerTable = Field(default=OptimizerTable(), description="The optimizer.")
     schedule: ScheduleTable = Field(default=ScheduleTable(), description="The learning-rate schedule.")
-    log_every: int = Field(
-        default=10, gt=0, description="A line of metrics.jsonl is written so often. Unit: steps."
-    )
+    log_every: int = Field(default=10, gt=0, description="A line of metrics.jsonl is written so often. Unit: steps.")
     validate_every: int = Field(
         default=200,
         ge=0,
