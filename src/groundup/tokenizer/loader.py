@@ -2,10 +2,14 @@
 
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
+from typing import Protocol, TypeVar
 
 from groundup.run import UserError
 from groundup.tokenizer.packing import Batch, PackedRows
+
+Update = TypeVar("Update")
+Update_co = TypeVar("Update_co", covariant=True)
 
 
 class Loader:
@@ -39,16 +43,24 @@ class Loader:
         return epoch + row / self.rows.rows(epoch)
 
 
-def prefetch(loader: Loader, start: int, end: int | None = None, *, depth: int = 2) -> Iterator[Batch]:
+class Updates(Protocol[Update_co]):
+    """Anything whose update ``step`` is a pure function of its number."""
+
+    def update(self, step: int) -> Update_co: ...
+
+
+def prefetch(
+    loader: Updates[Update], start: int, end: int | None = None, *, depth: int = 2
+) -> Generator[Update, None, None]:
     """Yield updates `start`, `start` + 1, … (to `end`, excluded) while a thread reads `depth` of them ahead.
 
     An error of the thread is raised here, at the update it belongs to. Closing the generator, or leaving the
     loop that holds it, stops the thread.
     """
-    ready: queue.Queue[Batch | BaseException | None] = queue.Queue(maxsize=depth)
+    ready: queue.Queue[Update | BaseException | None] = queue.Queue(maxsize=depth)
     closing = threading.Event()
 
-    def put(item: Batch | BaseException | None) -> bool:
+    def put(item: Update | BaseException | None) -> bool:
         while not closing.is_set():
             try:
                 ready.put(item, timeout=0.1)

@@ -1,0 +1,228 @@
+"""Direct preference optimisation: pairs of answers to a model that gives the preferred one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import safe_open
+from safetensors.numpy import save_file
+from torch import Tensor
+
+from groundup.hardware import Hardware
+from groundup.interchange import load_model
+from groundup.model import IGNORE, Transformer, document_mask, scored_logprobs
+from groundup.posttraining.losses import dpo_loss
+from groundup.posttraining.pairs import EncodedPair, PairSource, fit
+from groundup.posttraining.records import read_preferences
+from groundup.posttraining.sft import chat_prompt
+from groundup.recipe import DpoSection
+from groundup.run import UserError, atomic_path, progress, sha256_file
+from groundup.tokenizer import Tokenizer, encode_chat
+from groundup.training import Job, autocast, make_plan, prepare, sampler, save_final, to_tensors, train
+
+Tensors = dict[str, Tensor]
+
+
+def answer_logprobs(model: Transformer, batch: Tensors) -> tuple[Tensor, Tensor]:
+    """Log-probabilities of whole answers, [rows, K] for the chosen and [rows, K] for the rejected, float32."""
+    mask = document_mask(batch["documents"], batch["branches"])
+    hidden = model(batch["ids"], positions=batch["positions"], mask=mask)
+    logprobs = scored_logprobs(hidden, model.head_weight, batch["targets"])
+    most = batch["present"].shape[1]
+    sums = torch.zeros(len(logprobs), 2 * most, dtype=torch.float32, device=logprobs.device)
+    sums = sums.scatter_add(1, batch["slots"], logprobs * (batch["targets"] != IGNORE))
+    return sums[:, 0::2], sums[:, 1::2]
+
+
+class DpoObjective:
+    """The DPO loss over packed pairs, and what its users watch."""
+
+    def __init__(self, beta: float) -> None:
+        self.beta = beta
+
+    def count(self, rows: Any) -> int:
+        return int(rows.present.sum())
+
+    def loss(self, model: Transformer, batch: Tensors) -> tuple[Tensor, Tensors]:
+        chosen, rejected = answer_logprobs(model, batch)
+        present = batch["present"]
+        reference_chosen, reference_rejected = batch["reference_chosen"], batch["reference_rejected"]
+        losses, margins = dpo_loss(chosen, rejected, reference_chosen, reference_rejected, self.beta)
+        reported = {
+            "accuracy": (margins > 0).float(),
+            "margin": margins,
+            "reward_chosen": self.beta * (chosen - reference_chosen),
+            "reward_rejected": self.beta * (rejected - reference_rejected),
+            "logp_chosen": chosen,
+            "logp_rejected": rejected,
+        }
+        return (losses * present).sum(), {name: (value * present).sum() for name, value in reported.items()}
+
+
+def encode_pairs(
+    section: DpoSection, tokenizer: Tokenizer, length: int, seed: int
+) -> tuple[list[EncodedPair], int, int]:
+    """The section's pairs as ids that fit a row of ``length``: (pairs, how many were cut, how many left out).
+
+    A prompt too long is cut from the left, the same for both answers; a pair whose answers alone do not fit, or whose
+    answers are the same, is left out.
+    """
+    pairs: list[EncodedPair] = []
+    cut = left_out = 0
+    for item in read_preferences(section.data, seed):
+        preference = item.preference
+        try:
+            prompt = encode_chat(tokenizer, preference.prompt, generation_prompt=True).ids
+        except UserError as error:
+            raise UserError(error.what, where=f"{item.where} {error.where}", expected=error.expected) from None
+        chosen, rejected = (
+            (*tokenizer.encode(text), tokenizer.end) for text in (preference.chosen, preference.rejected)
+        )
+        whole = EncodedPair(tuple(prompt), chosen, rejected)
+        fitting = fit(whole, length)
+        if fitting is None or chosen == rejected:
+            left_out += 1
+            continue
+        cut += fitting is not whole
+        pairs.append(fitting)
+    if not pairs:
+        raise UserError(
+            "no preference pair is left to learn from",
+            where="[dpo] data",
+            expected=f"pairs whose two answers fit {length} tokens",
+        )
+    return pairs, cut, left_out
+
+
+def reference_logprobs(
+    model: Transformer, source: PairSource, hardware: Hardware, path: Path, key: str
+) -> NDArray[np.float32]:
+    """[pairs, 2] log-probabilities under the frozen starting weights; computed once, kept under ``key``.
+
+    The key names everything the numbers depend on (weights, data, template, lengths, precision): a file of another
+    key is computed anew. The model is the one that is about to be trained, and the forward is the one of training,
+    so the first loss is log 2.
+    """
+    if path.exists():
+        with safe_open(path, "numpy") as stored:
+            if (stored.metadata() or {}).get("key") == key:
+                kept: NDArray[np.float32] = stored.get_tensor("logprobs")
+                return kept
+    result = np.zeros((len(source.pairs), 2), np.float32)
+    count = 16 * source.multiple
+    with progress("reference log-probabilities", total=len(source.pairs), unit="pair") as bar, torch.no_grad():
+        for start in range(0, len(source.pairs), count):
+            numbers = list(range(start, min(start + count, len(source.pairs))))
+            # Each pair carries its own number where its reference will stand, to be found again after packing.
+            source.references[numbers] = np.asarray(numbers, np.float32)[:, None]
+            batch = to_tensors(source.batch(numbers), hardware.device)
+            with autocast(hardware):
+                chosen, rejected = answer_logprobs(model, batch)
+            present = batch["present"]
+            at = batch["reference_chosen"][present].long().cpu().numpy()
+            result[at, 0] = chosen[present].float().cpu().numpy()
+            result[at, 1] = rejected[present].float().cpu().numpy()
+            bar.advance(len(numbers))
+    with atomic_path(path) as temporary:
+        save_file({"logprobs": result}, temporary, {"key": key})
+    return result
+
+
+def dpo(
+    section: DpoSection,
+    *,
+    run: Path,
+    out: Path,
+    start: Path | None,
+    seed: int,
+    hardware: Hardware,
+    fingerprint: str,
+    should_stop: Callable[[], bool],
+) -> dict[str, Any]:
+    """Align the weights in ``start`` on the section's pairs and write ``out``/final.
+
+    Returns:
+        the counts of the data and the metrics of the training loop.
+
+    Raises:
+        UserError: a record of the data can't be read, or no pair is left.
+    """
+    if start is None:
+        raise ValueError("dpo needs weights to start from")
+    prepare(hardware)
+    tokenizer = Tokenizer.load(run / "tokenizer")
+    model = load_model(start).to(hardware.device)
+    length = section.sequence_length or model.arch.context_length
+    pairs, cut, left_out = encode_pairs(section, tokenizer, length, seed)
+    objective = DpoObjective(section.beta)
+
+    def source_of(multiple: int) -> PairSource:
+        return PairSource(
+            pairs,
+            np.zeros((len(pairs), 2), np.float32),
+            per_update=section.pairs_per_update,
+            length=length,
+            multiple=multiple,
+            pad_id=tokenizer.pad,
+            seed=seed,
+        )
+
+    shape = source_of(1)
+    rows = max(len(shape.update(step)) for step in range(4))
+    plan = make_plan(
+        section,
+        model,
+        PairEpochs(shape),
+        source_of,
+        objective,
+        rows_per_update=rows,
+        out=out,
+        fingerprint=fingerprint,
+        hardware=hardware,
+        seed=seed,
+    )
+    source = source_of(plan.micro_rows)
+    key = f"{fingerprint} {sha256_file(start / 'model.safetensors')}"
+    out.mkdir(parents=True, exist_ok=True)
+    source.references = reference_logprobs(model, source, hardware, out / "reference.safetensors", key)
+    job = Job(
+        stage=out.name,
+        kind=section.kind,
+        out=out,
+        fingerprint=fingerprint,
+        model=model,
+        objective=objective,
+        source=source,
+        section=section,
+        plan=plan,
+        hardware=hardware,
+        seed=seed,
+        should_stop=should_stop,
+        sample=sampler(section.sample_prompts, chat_prompt(tokenizer), tokenizer, tokenizer.end, seed),
+    )
+    metrics = train(job)
+    save_final(model, out)
+    return {"pairs": len(pairs), "prompts_cut": cut, "pairs_left_out": left_out, **metrics}
+
+
+class PairEpochs:
+    """What a plan asks of rows, for updates that are counted in pairs."""
+
+    def __init__(self, source: PairSource) -> None:
+        self.source = source
+        sample = [source.update(step) for step in range(4)]
+        self._rows = sum(map(len, sample)) / len(sample)
+        self._padding = 1 - sum(batch.tokens for batch in sample) / sum(batch.ids.size for batch in sample)
+
+    def rows(self, epoch: int) -> int:
+        """Rows of one pass over the pairs, from a few updates."""
+        return round(self._rows * len(self.source.pairs) / self.source.per_update)
+
+    def padding(self, epoch: int = 0) -> float:
+        """Share of a row's places without a token, from a few updates."""
+        return self._padding

@@ -1,0 +1,132 @@
+"""Supervised fine-tuning: conversations to a model that answers. The loss counts assistant text only."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from groundup.hardware import Hardware
+from groundup.interchange import load_model
+from groundup.posttraining.records import read_conversations, tables
+from groundup.recipe import SftSection
+from groundup.run import UserError, progress, read_json, staged_directory, write_json
+from groundup.tokenizer import (
+    Loader,
+    PackedRows,
+    ShardSource,
+    ShardWriter,
+    Tokenizer,
+    TokenShards,
+    dtype_for,
+    encode_chat,
+)
+from groundup.training import Job, NextToken, make_plan, prepare, sampler, save_final, train, validator
+
+HELD_OUT = 64
+"""One conversation in so many, by the checksum of its text, validates and never trains."""
+
+
+def write_data(section: SftSection, tokenizer: Tokenizer, out: Path, *, seed: int, fingerprint: str) -> dict[str, Any]:
+    """Encode all conversations into ``out``/train and ``out``/validation, with loss masks; once for a stage.
+
+    Returns:
+        counts of conversations, tokens and supervised tokens.
+    """
+    record = out / "data.json"
+    if record.exists() and (known := read_json(record))["fingerprint"] == fingerprint:
+        return dict(known["counts"])
+    sources = [ShardSource(table.path, table.weight) for table in tables(section.data)]
+    counts = {"conversations": 0, "tokens": 0, "supervised_tokens": 0}
+    dtype = dtype_for(tokenizer.vocabulary_size)
+    with (
+        staged_directory(out) as directory,
+        ShardWriter(directory / "train", dtype, with_mask=True, sources=sources) as training,
+        ShardWriter(directory / "validation", dtype, with_mask=True, sources=sources) as validation,
+        progress("encoding conversations", total=None, unit="chat") as bar,
+    ):
+        for conversation in read_conversations(section.data, seed):
+            try:
+                chat = encode_chat(tokenizer, conversation.messages)
+            except UserError as error:
+                raise UserError(
+                    error.what, where=f"{conversation.where} {error.where}", expected=error.expected
+                ) from None
+            text = "\n".join(message["content"] for message in conversation.messages)
+            held_out = zlib.crc32(text.encode("utf-8", "surrogatepass")) % HELD_OUT == 0
+            (validation if held_out else training).add(chat.ids, conversation.source, chat.loss_mask)
+            counts["conversations"] += 1
+            counts["tokens"] += len(chat.ids)
+            counts["supervised_tokens"] += sum(chat.loss_mask)
+            bar.advance()
+        training.close()
+        validation.close()
+        write_json(directory / "data.json", {"fingerprint": fingerprint, "counts": counts})
+    return counts
+
+
+def sft(
+    section: SftSection,
+    *,
+    run: Path,
+    out: Path,
+    start: Path | None,
+    seed: int,
+    hardware: Hardware,
+    fingerprint: str,
+    should_stop: Callable[[], bool],
+) -> dict[str, Any]:
+    """Tune the weights in ``start`` on the section's conversations and write ``out``/final.
+
+    Returns:
+        the counts of the data and the metrics of the training loop.
+
+    Raises:
+        UserError: a record of the data can't be read.
+    """
+    if start is None:
+        raise ValueError("sft needs weights to start from")
+    prepare(hardware)
+    tokenizer = Tokenizer.load(run / "tokenizer")
+    counts = write_data(section, tokenizer, out / "data", seed=seed, fingerprint=fingerprint)
+    model = load_model(start).to(hardware.device)
+    length = section.sequence_length or model.arch.context_length
+    rows = PackedRows(TokenShards(out / "data" / "train"), length, seed)
+    objective = NextToken()
+    plan = make_plan(
+        section,
+        model,
+        rows,
+        lambda count: Loader(rows, count),
+        objective,
+        rows_per_update=max(1, section.tokens_per_update // length),
+        out=out,
+        fingerprint=fingerprint,
+        hardware=hardware,
+        seed=seed,
+    )
+    job = Job(
+        stage=out.name,
+        kind=section.kind,
+        out=out,
+        fingerprint=fingerprint,
+        model=model,
+        objective=objective,
+        source=Loader(rows, plan.rows_per_update),
+        section=section,
+        plan=plan,
+        hardware=hardware,
+        seed=seed,
+        should_stop=should_stop,
+        validate=validator(out / "data" / "validation", tokenizer, length, hardware.device),
+        sample=sampler(section.sample_prompts, chat_prompt(tokenizer), tokenizer, tokenizer.end, seed),
+    )
+    metrics = train(job)
+    save_final(model, out)
+    return {**counts, "padding": rows.padding(0), **metrics}
+
+
+def chat_prompt(tokenizer: Tokenizer) -> Callable[[str], list[int]]:
+    """How a sample prompt is encoded after tuning: as a user's message that awaits its answer."""
+    return lambda text: encode_chat(tokenizer, [{"role": "user", "content": text}], generation_prompt=True).ids

@@ -1,0 +1,46 @@
+"""The one training loop, and pretraining on it.
+
+In come packed rows, an objective and a recipe's section; out come weights in ``final``, checkpoints,
+``metrics.jsonl`` and ``samples.jsonl``. The room promises:
+
+- update n depends on the weights, the optimizer's state and n alone: a killed process, run again, reaches the same
+  bits;
+- the loss is a sum over one count taken over the whole update, so micro-batches never change the gradient;
+- a step that is not to be trusted (non-finite, spiking) touches neither weights nor optimizer;
+- what a probe decides is written to ``plan.json`` before the first update and never decided again.
+
+``loop.py`` is the loop; ``objective.py`` says what an objective is; ``pretrain.py`` shows a driver.
+"""
+
+from groundup.training.budget import Plan
+from groundup.training.compute import autocast, prepare
+from groundup.training.journal import read_journal
+from groundup.training.loop import Job, train
+from groundup.training.objective import NextToken, Objective, Rows, Source, to_tensors
+from groundup.training.optimizers import Optimizer, orthogonalise
+from groundup.training.pretrain import pretrain
+from groundup.training.schedule import lr_factor
+from groundup.training.stage import make_plan, sampler, save_final
+from groundup.training.validation import validator
+
+__all__ = [
+    "Job",
+    "NextToken",
+    "Objective",
+    "Optimizer",
+    "Plan",
+    "Rows",
+    "Source",
+    "autocast",
+    "lr_factor",
+    "make_plan",
+    "orthogonalise",
+    "prepare",
+    "pretrain",
+    "read_journal",
+    "sampler",
+    "save_final",
+    "to_tensors",
+    "train",
+    "validator",
+]

@@ -1,0 +1,103 @@
+"""The plan of a training stage: how many updates, how many rows at a time. Made once, then kept in the run."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from groundup.hardware import Hardware
+from groundup.model import Architecture, parameter_count
+from groundup.recipe import TrainSection
+from groundup.run import UserError, read_json, write_json
+
+CPU_TOKENS = 4096
+"""Tokens in a micro-batch on a CPU: enough to fill the matrix products, few enough to stay near the caches."""
+MEMORY_SHARE = 0.5
+"""Share of a GPU's memory that the activations of a micro-batch may take by the estimate."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What was decided before the first update and is never decided again."""
+
+    fingerprint: str
+    steps: int
+    rows_per_update: int
+    micro_rows: int
+    sequence_length: int
+
+
+def activation_bytes(arch: Architecture, rows: int, length: int) -> float:
+    """Bytes of activations that a forward pass keeps for the backward, roughly.
+
+    34 · hidden bytes a token and layer in 16 bit (Korthikanti et al. 2022, arXiv 2205.05198, eq. 1, without the
+    attention scores, which SDPA does not keep), and three float32 copies of the logits.
+    """
+    tokens = rows * length
+    return tokens * (arch.layers * 34.0 * arch.hidden_size + 12.0 * arch.vocabulary_size)
+
+
+def micro_rows(section: TrainSection, arch: Architecture, rows: int, length: int, hardware: Hardware) -> int:
+    """Rows in one forward pass: a divisor of ``rows``, as set by the recipe or as memory allows."""
+    if isinstance(section.micro_batch, int):
+        most = section.micro_batch
+    elif hardware.device == "cuda":
+        import torch
+
+        free = torch.cuda.mem_get_info()[0] - 16 * parameter_count(arch).total
+        most = int(MEMORY_SHARE * free / activation_bytes(arch, 1, length))
+    else:
+        most = CPU_TOKENS // length
+    most = max(1, min(most, rows))
+    return max(divisor for divisor in range(1, most + 1) if rows % divisor == 0)
+
+
+def settle(
+    directory: Path,
+    fingerprint: str,
+    section: TrainSection,
+    *,
+    rows_per_update: int,
+    micro: int,
+    sequence_length: int,
+    tokens_per_update: float,
+    updates_per_epoch: float,
+    seconds_per_update: Callable[[], tuple[float, float]],
+) -> Plan:
+    """The plan kept in ``directory``, or a new one, written there before it is returned.
+
+    Args:
+        tokens_per_update: real tokens in an update, padding not counted, on average.
+        updates_per_epoch: updates in one pass over the data.
+        seconds_per_update: measures (seconds of one update, seconds until the first); called for a budget of
+            minutes alone.
+    """
+    path = directory / "plan.json"
+    if path.exists():
+        plan = Plan(**read_json(path))
+        if plan.fingerprint == fingerprint:
+            return plan
+    if section.steps is not None:
+        steps = section.steps
+    elif section.tokens is not None:
+        steps = math.ceil(section.tokens / tokens_per_update)
+    elif section.epochs is not None:
+        steps = math.ceil(section.epochs * updates_per_epoch)
+    elif section.minutes is not None:
+        each, first = seconds_per_update()
+        steps = int((60 * section.minutes - first) / each)
+        if steps < 10:
+            raise UserError(
+                f"a budget of {section.minutes} minutes is only {max(steps, 0)} updates on this machine "
+                f"({each:.2f} s each, {first:.0f} s until the first)",
+                expected="time for at least 10",
+                mend="give more minutes, or make the model or tokens_per_update smaller",
+            )
+    else:
+        raise ValueError("a training section without a budget")
+    plan = Plan(fingerprint, max(1, steps), rows_per_update, micro, sequence_length)
+    write_json(path, dataclasses.asdict(plan))
+    return plan

@@ -1,0 +1,44 @@
+"""How the numbers of a step are computed: device, dtype of matrix products, compilation, reproducible kernels."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import ParamSpec, TypeVar
+
+import torch
+
+from groundup.hardware import Hardware
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
+
+def prepare(hardware: Hardware) -> None:
+    """Settle the process for training: threads, and kernels that give the same bits each time.
+
+    Without the last, torch.compile adds up embedding gradients in the order that threads happen to come.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.set_num_threads(hardware.threads)
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # set through a module class
+    torch.compiler.reset()
+
+
+def product_dtype(hardware: Hardware) -> torch.dtype:
+    """What matrix products are computed in; weights and reductions stay float32."""
+    return torch.bfloat16 if hardware.precision == "bf16" else torch.float32
+
+
+def autocast(hardware: Hardware) -> AbstractContextManager[object]:
+    """The context of a forward pass: bfloat16 matrix products where the hardware says so."""
+    if hardware.precision == "fp32":
+        return nullcontext()
+    return torch.autocast(hardware.device, torch.bfloat16)
+
+
+def compiled(loss: Callable[Arguments, Result], hardware: Hardware) -> Callable[Arguments, Result]:
+    """``loss`` compiled for the one shape it will see, or as it is."""
+    return torch.compile(loss, dynamic=False) if hardware.compile else loss

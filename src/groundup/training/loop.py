@@ -1,0 +1,279 @@
+"""The one training loop. Pretraining, SFT and DPO differ in their rows and their objective, not here.
+
+    rows of update n -> micro-batches -> summed losses / one count -> gradients -> guard -> optimizer -> checkpoint
+
+Update n is a function of the weights, the optimizer and n alone, so a process that dies at any moment is replaced
+by one that reads the last checkpoint and reaches the same bits.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from groundup.hardware import Hardware
+from groundup.model import Transformer, flops_per_token
+from groundup.recipe import TrainSection
+from groundup.run import GroundupError, Interrupted, human, log, progress
+from groundup.tokenizer import prefetch
+from groundup.training.budget import Plan
+from groundup.training.checkpoint import Snapshot, Writer, newest_sound
+from groundup.training.compute import autocast, compiled, product_dtype
+from groundup.training.guard import Guard
+from groundup.training.journal import Journal
+from groundup.training.objective import Objective, Rows, Source, to_tensors
+from groundup.training.optimizers import Optimizer, gradient_norm
+from groundup.training.schedule import lr_factor
+
+HANG_SECONDS = 900
+"""A step that takes longer has every thread's stack printed to stderr, and goes on."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything the loop needs to know about a training stage."""
+
+    stage: str
+    kind: str
+    out: Path
+    fingerprint: str
+    model: Transformer
+    objective: Objective
+    source: Source
+    section: TrainSection
+    plan: Plan
+    hardware: Hardware
+    seed: int
+    should_stop: Callable[[], bool]
+    validate: Callable[[Transformer], dict[str, float]] | None = None
+    sample: Callable[[Transformer, int], list[dict[str, Any]]] | None = None
+
+
+@dataclass
+class Progress:
+    """What the loop counts. It is part of every checkpoint."""
+
+    step: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+    last: dict[str, float] = field(default_factory=dict)
+
+
+class Trainer:
+    """The state of one training stage and the steps that change it."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.model = job.model.to(job.hardware.device).train()
+        self.optimizer = Optimizer(self.model, job.section.optimizer, product_dtype(job.hardware))
+        self.loss = compiled(job.objective.loss, job.hardware)
+        self.guard = Guard()
+        self.done = Progress()
+        job.out.mkdir(parents=True, exist_ok=True)
+        self.metrics = Journal(job.out / "metrics.jsonl")
+        self.samples = Journal(job.out / "samples.jsonl")
+        self._flops = flops_per_token(job.model.arch, job.plan.sequence_length)
+        self._peak = job.hardware.matrix_gflops.get(job.hardware.precision, 0.0) * 1e9
+
+    def gradients(self, rows: Rows) -> tuple[float, dict[str, float]]:
+        """Leave the update's gradient in the weights; return its loss and the objective's other means.
+
+        Every micro-batch is divided by the count of the whole update, so their number does not matter.
+        """
+        job, total = self.job, self.job.objective.count(rows)
+        sums: dict[str, Tensor] = {}
+        for start in range(0, len(rows), job.plan.micro_rows):
+            batch = to_tensors(rows.slice(start, start + job.plan.micro_rows), job.hardware.device)
+            with autocast(job.hardware):
+                loss, reported = self.loss(self.model, batch)
+            torch.autograd.backward(loss / max(total, 1))
+            for name, value in {"loss": loss, **reported}.items():
+                value = value.detach().float()
+                sums[name] = sums[name] + value if name in sums else value
+        means = {name: value.item() / max(total, 1) for name, value in sums.items()}
+        return means.pop("loss"), means
+
+    def update(self, rows: Rows) -> dict[str, float]:
+        """One update of the weights (or, if the guard refuses it, none). Returns what to report."""
+        job, step = self.job, self.done.step
+        factor = lr_factor(step, job.plan.steps, job.section.schedule)
+        loss, means = self.gradients(rows)
+        norm = gradient_norm(self.model).item()
+        accepted = self.guard.accepts(loss, norm, step)
+        if accepted:
+            clip = job.section.optimizer.grad_clip
+            if clip is not None and norm > clip:
+                torch._foreach_mul_([w.grad for w in self.model.parameters() if w.grad is not None], clip / norm)
+            self.optimizer.step(factor, step)
+        else:
+            self.optimizer.drop_gradients()
+            log(f"step {step + 1}: update skipped, loss {loss:.4g}, gradient norm {norm:.4g}")
+        self.done.step += 1
+        self.done.tokens += rows.tokens
+        return {"loss": loss, **means, "lr": factor, "grad_norm": norm, "skipped": self.guard.skipped}
+
+    def snapshot(self) -> Snapshot:
+        """Copies of everything a resumed process needs."""
+
+        def copies(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+            return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
+
+        state = copies(self.optimizer.tensors())
+        state["rng.torch"] = torch.get_rng_state()
+        trainer = {
+            "tokens": self.done.tokens,
+            "seconds": self.done.seconds,
+            "guard": self.guard.state(),
+            "metrics_position": self.metrics.position(),
+            "samples_position": self.samples.position(),
+        }
+        return Snapshot(self.done.step, copies(dict(self.model.named_parameters())), state, trainer)
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Become what the snapshot was."""
+        with torch.no_grad():
+            for name, weight in self.model.named_parameters():
+                weight.copy_(snapshot.model[name])
+        self.optimizer.load(snapshot.optimizer)
+        torch.set_rng_state(snapshot.optimizer["rng.torch"])
+        trainer = snapshot.trainer
+        self.done = Progress(snapshot.step, trainer["tokens"], trainer["seconds"])
+        self.guard.restore(trainer["guard"])
+        self.metrics.rewind(trainer["metrics_position"])
+        self.samples.rewind(trainer["samples_position"])
+
+
+def train(job: Job) -> dict[str, Any]:
+    """Train to the end of the plan, from the newest sound checkpoint where there is one.
+
+    Returns:
+        metrics of the stage: steps, tokens, seconds, the last loss and validation, updates skipped.
+
+    Raises:
+        Interrupted: ``job.should_stop`` said so; a checkpoint has been saved.
+        GroundupError: the guard gave up, or the disk is full.
+    """
+    root = job.out / "checkpoints"
+    root.mkdir(parents=True, exist_ok=True)
+    trainer = Trainer(job)
+    found = newest_sound(root, job.fingerprint)
+    if found is not None:
+        trainer.restore(found)
+        log(f"{job.stage}: going on from step {found.step} of {job.plan.steps}")
+    else:
+        trainer.metrics.rewind(0)
+        trainer.samples.rewind(0)
+    writer = Writer(
+        root, stage=job.stage, kind=job.kind, fingerprint=job.fingerprint, keep=job.section.keep_checkpoints
+    )
+    try:
+        _run(trainer, writer, resumed=found is not None)
+    except OSError as error:
+        raise GroundupError(f"can't write below {job.out}: {error}. The last whole checkpoint is intact.") from error
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+        writer.close()
+        trainer.metrics.close()
+        trainer.samples.close()
+    done = trainer.done
+    return {
+        "steps": done.step,
+        "tokens": done.tokens,
+        "seconds": done.seconds,
+        "tokens_per_second": done.tokens / max(done.seconds, 1e-9),
+        "skipped": trainer.guard.skipped,
+        **done.last,
+    }
+
+
+def _run(trainer: Trainer, writer: Writer, resumed: bool) -> None:
+    job, done = trainer.job, trainer.done
+    section, steps = job.section, job.plan.steps
+    saved_at = time.monotonic()
+    if resumed:
+        _observe(trainer)  # a checkpoint is saved before what follows its step
+    updates = prefetch(job.source, done.step, steps)
+    with progress(job.stage, total=steps, unit="step") as bar:
+        bar.update(done.step)
+        window_tokens, window_seconds = done.tokens, 0.0
+        for rows in updates:
+            _watch()
+            begun = time.monotonic()
+            report = trainer.update(rows)
+            elapsed = time.monotonic() - begun
+            done.seconds += elapsed
+            window_seconds += elapsed
+            bar.update(done.step)
+            if done.step % section.log_every == 0 or done.step in (1, steps):
+                rate = (done.tokens - window_tokens) / max(window_seconds, 1e-9)
+                _log_step(trainer, report, rate)
+                bar.note(f"loss {report['loss']:.3f}  {human(rate)} tok/s")
+                window_tokens, window_seconds = done.tokens, 0.0
+            stop = job.should_stop()
+            overdue = time.monotonic() - saved_at > 60 * section.checkpoint_minutes
+            due = section.checkpoint_every and done.step % section.checkpoint_every == 0
+            if stop or overdue or due or _observation_due(trainer) or done.step == steps:
+                writer.save(trainer.snapshot())
+                saved_at = time.monotonic()
+            if stop and done.step < steps:
+                writer.wait()
+                raise Interrupted(f"{job.stage}: stopped at step {done.step} of {steps}; a checkpoint is saved")
+            _observe(trainer)
+    updates.close()
+
+
+def _watch() -> None:
+    """Have every thread's stack printed if the step that begins now hangs."""
+    if sys.__stderr__ is not None:
+        faulthandler.dump_traceback_later(HANG_SECONDS, repeat=True, file=sys.__stderr__)
+
+
+def _log_step(trainer: Trainer, report: dict[str, float], rate: float) -> None:
+    done = trainer.done
+    record = {
+        "step": done.step,
+        "tokens": done.tokens,
+        **report,
+        "tokens_per_second": rate,
+        "seconds": done.seconds,
+    }
+    flops = rate * trainer._flops
+    record["gflops"] = flops / 1e9
+    if trainer._peak:
+        record["mfu"] = flops / trainer._peak
+    trainer.metrics.write(record)
+    done.last["loss"] = report["loss"]
+
+
+def _due(every: int, step: int, steps: int) -> bool:
+    return step == steps or (every > 0 and step % every == 0)
+
+
+def _observation_due(trainer: Trainer) -> bool:
+    job, step = trainer.job, trainer.done.step
+    validates = job.validate is not None and _due(job.section.validate_every, step, job.plan.steps)
+    return validates or (job.sample is not None and _due(job.section.sample_every, step, job.plan.steps))
+
+
+def _observe(trainer: Trainer) -> None:
+    """Validation and samples that are due at this step. They change no weight and draw from no shared generator."""
+    job, done = trainer.job, trainer.done
+    trainer.model.eval()
+    try:
+        if job.validate is not None and _due(job.section.validate_every, done.step, job.plan.steps):
+            measured = job.validate(trainer.model)
+            trainer.metrics.write({"step": done.step, "tokens": done.tokens, "seconds": done.seconds, **measured})
+            done.last.update(measured)
+        if job.sample is not None and _due(job.section.sample_every, done.step, job.plan.steps):
+            for record in job.sample(trainer.model, done.step):
+                trainer.samples.write({"step": done.step, "tokens": done.tokens, **record})
+    finally:
+        trainer.model.train()

@@ -1,0 +1,145 @@
+"""The optimizer: Muon for the hidden matrices, AdamW for embeddings, head and gains, stepped as one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from groundup.recipe import OptimizerTable
+
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
+"""Coefficients of the quintic of Jordan et al. 2024 ("Muon"), chosen for the steepest slope at zero."""
+NEWTON_SCHULZ_STEPS = 5
+
+
+def orthogonalise(matrices: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """The nearest semi-orthogonal matrices, roughly: singular values are driven to about 1 (0.7 to 1.2).
+
+    Five steps of X <- aX + b(XXᵀ)X + c(XXᵀ)²X after scaling to spectral norm below 1 (Jordan et al. 2024).
+
+    Args:
+        matrices: [N, rows, columns]; a batch of equal shapes is one batched product.
+        dtype: what the products are computed in; bfloat16 is enough.
+
+    Returns:
+        [N, rows, columns] float32.
+    """
+    a, b, c = NEWTON_SCHULZ
+    x = matrices.to(dtype)
+    tall = x.shape[-2] > x.shape[-1]
+    if tall:
+        x = x.mT
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) * 1.02 + 1e-7)
+    for _ in range(NEWTON_SCHULZ_STEPS):
+        gram = x @ x.mT
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    result: Tensor = (x.mT if tall else x).float()
+    return result
+
+
+class Muon:
+    """Momentum, then orthogonalisation (Jordan et al. 2024), over stacks of equally shaped matrices.
+
+    The momentum rises from 0.85 to its setting over the first 300 steps, which costs nothing and lowers the loss. A
+    tall matrix's step is scaled by sqrt(rows / columns).
+    """
+
+    WARMUP_STEPS = 300
+    WARMUP_FROM = 0.85
+
+    def __init__(self, named: dict[str, nn.Parameter], table: OptimizerTable, dtype: torch.dtype) -> None:
+        self.table, self.dtype = table, dtype
+        self.stacks: dict[tuple[int, ...], dict[str, nn.Parameter]] = {}
+        for name, weight in named.items():
+            self.stacks.setdefault(tuple(weight.shape), {})[name] = weight
+        self.momentum = {name: torch.zeros_like(weight) for name, weight in named.items()}
+
+    @torch.no_grad()
+    def step(self, factor: float, step: int) -> None:
+        """Move every matrix. ``factor`` scales the learning rate; ``step`` counts from 0 for the momentum warm-up."""
+        table = self.table
+        mix = min(1.0, step / self.WARMUP_STEPS)
+        beta = (1 - mix) * min(self.WARMUP_FROM, table.muon_momentum) + mix * table.muon_momentum
+        rate = table.muon_lr * factor
+        for (rows, columns), named in self.stacks.items():
+            weights: list[Tensor] = list(named.values())
+            gradients = [w.grad for w in weights if w.grad is not None]
+            momenta = [self.momentum[name] for name in named]
+            torch._foreach_lerp_(momenta, gradients, 1 - beta)
+            nesterov = torch._foreach_lerp(gradients, momenta, beta)
+            updates = list(orthogonalise(torch.stack(nesterov), self.dtype).unbind())
+            if table.weight_decay:
+                torch._foreach_mul_(weights, 1 - rate * table.weight_decay)
+            torch._foreach_add_(weights, updates, alpha=-rate * max(1.0, rows / columns) ** 0.5)
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {f"muon.{name}.momentum": tensor for name, tensor in self.momentum.items()}
+
+
+class Optimizer:
+    """Both optimizers as one: a step, and all of the state as named tensors for a checkpoint."""
+
+    def __init__(self, model: nn.Module, table: OptimizerTable, dtype: torch.dtype = torch.float32) -> None:
+        named = dict(model.named_parameters())
+        self.named = named
+        hidden = {n: w for n, w in named.items() if ".layers." in n and w.ndim == 2 and table.muon_lr > 0}
+        self.muon = Muon(hidden, table, dtype)
+        rest = {n: w for n, w in named.items() if n not in hidden}
+        self._rates: list[float] = []
+        groups = []
+        for names, rate, decay in _adamw_groups(rest, table):
+            if names:
+                groups.append({"params": [rest[n] for n in names], "lr": rate, "weight_decay": decay})
+                self._rates.append(rate)
+        self.adamw = torch.optim.AdamW(groups, betas=table.betas, eps=table.epsilon, fused=True)
+        self._rest = rest
+
+    def step(self, factor: float, step: int) -> None:
+        """One update from the gradients, learning rates scaled by ``factor``; then drop the gradients."""
+        for group, rate in zip(self.adamw.param_groups, self._rates, strict=True):
+            group["lr"] = rate * factor
+        self.muon.step(factor, step)
+        self.adamw.step()
+        self.drop_gradients()
+
+    def drop_gradients(self) -> None:
+        """Forget the gradients; nothing else changes. This alone is what a skipped step does."""
+        for weight in self.named.values():
+            weight.grad = None
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The whole state: momenta and moments by parameter name, and AdamW's step counts."""
+        state = self.muon.tensors()
+        for name, weight in self._rest.items():
+            for key, value in self.adamw.state.get(weight, {}).items():
+                state[f"adamw.{name}.{key}"] = value
+        return state
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """Take over the state that :meth:`tensors` gave. Raises ``KeyError`` where a tensor is missing."""
+        for name, momentum in self.muon.momentum.items():
+            momentum.copy_(tensors[f"muon.{name}.momentum"])
+        for name, weight in self._rest.items():
+            keys = ("step", "exp_avg", "exp_avg_sq")
+            state = {key: tensors[f"adamw.{name}.{key}"].to(weight.device) for key in keys}
+            self.adamw.state[weight] = state
+
+
+def _adamw_groups(rest: dict[str, nn.Parameter], table: OptimizerTable) -> Iterable[tuple[list[str], float, float]]:
+    """(names, learning rate, weight decay): tables and head; other matrices; gains, which never decay."""
+    tables = [n for n, w in rest.items() if "embed" in n or n.startswith("lm_head")]
+    gains = [n for n, w in rest.items() if w.ndim < 2]
+    others = [n for n in rest if n not in tables and n not in gains]
+    yield tables, table.embedding_lr, table.weight_decay
+    yield others, table.adamw_lr, table.weight_decay
+    yield gains, table.adamw_lr, 0.0
+
+
+@torch.no_grad()
+def gradient_norm(model: nn.Module) -> Tensor:
+    """The Euclidean norm over all gradients, a float32 scalar on the model's device."""
+    gradients = [w.grad for w in model.parameters() if w.grad is not None]
+    norm: Tensor = torch.stack(torch._foreach_norm(gradients)).norm()
+    return norm

@@ -1,0 +1,125 @@
+"""What the drivers of all training stages share: a model to start from, a plan, samples, final weights."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from groundup.hardware import Hardware
+from groundup.inference import SamplingParams, generate
+from groundup.interchange import save_model
+from groundup.model import Transformer
+from groundup.recipe import TrainSection
+from groundup.run import staged_directory
+from groundup.tokenizer import Tokenizer
+from groundup.training.budget import Plan, settle
+from groundup.training.budget import micro_rows as rows_for
+from groundup.training.loop import Job, Trainer
+from groundup.training.objective import Objective, Source
+
+SAMPLE_TOKENS = 80
+SAMPLE_TEMPERATURE = 0.7
+
+
+class Epochs(Protocol):
+    """Rows whose number in an epoch is known: what a budget of epochs or tokens needs."""
+
+    def rows(self, epoch: int) -> int: ...
+
+    def padding(self, epoch: int = 0) -> float: ...
+
+
+def make_plan(
+    section: TrainSection,
+    model: Transformer,
+    rows: Epochs,
+    source_of: Callable[[int], Source],
+    objective: Objective,
+    *,
+    rows_per_update: int,
+    out: Path,
+    fingerprint: str,
+    hardware: Hardware,
+    seed: int,
+) -> Plan:
+    """Settle the stage's plan (see :func:`settle`); a budget of minutes is measured on throw-away updates."""
+    length = section.sequence_length or model.arch.context_length
+    micro = rows_for(section, model.arch, rows_per_update, length, hardware)
+
+    def seconds_per_update() -> tuple[float, float]:
+        trial = Plan("", 1 << 30, rows_per_update, micro, length)
+        return _measure(section, model, source_of(rows_per_update), objective, trial, out, hardware, seed)
+
+    return settle(
+        out,
+        fingerprint,
+        section,
+        rows_per_update=rows_per_update,
+        micro=micro,
+        sequence_length=length,
+        tokens_per_update=rows_per_update * length * (1 - rows.padding(0)),
+        updates_per_epoch=rows.rows(0) / rows_per_update,
+        seconds_per_update=seconds_per_update,
+    )
+
+
+def _measure(
+    section: TrainSection,
+    model: Transformer,
+    source: Source,
+    objective: Objective,
+    plan: Plan,
+    out: Path,
+    hardware: Hardware,
+    seed: int,
+    repeats: int = 5,
+) -> tuple[float, float]:
+    """(median seconds of an update, seconds until the first was done), with the weights put back afterwards."""
+    before = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+    scratch = out / ".probe"
+    job = Job("probe", "probe", scratch, "", model, objective, source, section, plan, hardware, seed, lambda: False)
+    begun = time.monotonic()
+    trainer = Trainer(job)
+    trainer.update(source.update(0))
+    first = time.monotonic() - begun
+    times = []
+    for step in range(1, 1 + repeats):
+        begun = time.monotonic()
+        trainer.update(source.update(step))
+        times.append(time.monotonic() - begun)
+    trainer.metrics.close()
+    trainer.samples.close()
+    model.load_state_dict(before)
+    return sorted(times)[repeats // 2], first
+
+
+Sampler = Callable[[Transformer, int], list[dict[str, Any]]]
+
+
+def sampler(
+    prompts: Sequence[str], encode: Callable[[str], list[int]], tokenizer: Tokenizer, stop: int, seed: int
+) -> Sampler | None:
+    """A function that continues fixed prompts with fixed seeds, so that samples of different steps compare."""
+    if not prompts:
+        return None
+    params = SamplingParams(max_tokens=SAMPLE_TOKENS, temperature=SAMPLE_TEMPERATURE, seed=seed, stop_ids=(stop,))
+    encoded = [encode(prompt) for prompt in prompts]
+
+    def sample(model: Transformer, step: int) -> list[dict[str, Any]]:
+        completions = generate(model, encoded, params, tokenizer=tokenizer)
+        return [
+            {"prompt": prompt, "completion": completion.text, "finish_reason": completion.finish_reason}
+            for prompt, completion in zip(prompts, completions, strict=True)
+        ]
+
+    return sample
+
+
+def save_final(model: Transformer, out: Path) -> None:
+    """Write out/final: the weights and their configuration, whole or not at all."""
+    with staged_directory(out / "final") as directory:
+        save_model(model.to(torch.float32), directory)
