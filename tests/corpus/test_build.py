@@ -53,9 +53,7 @@ def folder(tmp_path: Path) -> Path:
         b'{"text": "tw\xffo"}',
     ]
     with gzip.open(folder / "rows.jsonl.gz", "wb") as file:
-        file.write(
-            b"\n".join([*lines, b'{"text": "\\ud83d\\ude00", "url": "https://example.org/a"}', b"[" * 10**5])
-        )
+        file.write(b"\n".join([*lines, b'{"text": "\\ud83d\\ude00", "url": "https://example.org/a"}', b"[" * 10**5]))
     whole = gzip.compress(b"A text whose archive was cut short. " * 2000)
     (folder / "cut.txt.gz").write_bytes(whole[: len(whole) // 2])
     return folder
@@ -77,9 +75,7 @@ def test_folder(folder: Path, tmp_path: Path) -> None:
         "no_json_object": 1, "no_text_field": 1, "text_field_is_no_string": 1,
     }  # fmt: skip
     assert [place["line"] for place in source["rejections"]["broken_json"]["first"]] == [2, 9]
-    assert source["rejections"]["no_text_field"]["first"] == [
-        {"file": str(folder / "rows.jsonl.gz"), "line": 3}
-    ]
+    assert source["rejections"]["no_text_field"]["first"] == [{"file": str(folder / "rows.jsonl.gz"), "line": 3}]
     assert source["skipped_files"] == {".pdf": 1}
     assert source["encodings"]["cp1252"] == 2
     steps = {step: tally["documents"] for step, tally in source["steps"].items()}
@@ -169,9 +165,7 @@ def test_surrogates_in_records_and_file_names(tmp_path: Path) -> None:
     }
 
 
-def test_a_long_file_is_read_in_blocks_cut_at_blank_lines(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_long_file_is_read_in_blocks_cut_at_blank_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(readers, "BLOCK", 4096)
     paragraphs = [f"Absatz {number}: " + "größer " * 40 + "Ende." for number in range(300)]
     with gzip.open(tmp_path / "long.txt.gz", "wt", encoding="utf-8") as file:
@@ -185,9 +179,7 @@ def test_a_long_file_is_read_in_blocks_cut_at_blank_lines(
 
 
 def test_external_files(folder: Path) -> None:
-    files = external_files(
-        section(str(folder / "deep" / "0*.txt"), str(folder / "deep"), "builtin:storyworld")
-    )
+    files = external_files(section(str(folder / "deep" / "0*.txt"), str(folder / "deep"), "builtin:storyworld"))
     assert files == [folder / "deep" / f"{number:02d}.txt" for number in range(50)]
     assert "argparse.py" in {path.name for path in external_files(section("builtin:python-docs"))}
 
@@ -214,9 +206,7 @@ def test_memory_does_not_grow_with_the_corpus(tmp_path: Path, monkeypatch: pytes
     for count in (2500, 25000):  # 6 and 64 MB; a row group of 4 MB is always in memory
         pool = pa.default_memory_pool()
         tracemalloc.start()
-        build_corpus(
-            section({"path": "builtin:storyworld", "documents": count}), seed=1, out=tmp_path / str(count)
-        )
+        build_corpus(section({"path": "builtin:storyworld", "documents": count}), seed=1, out=tmp_path / str(count))
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
         assert pool.bytes_allocated() < 2**26

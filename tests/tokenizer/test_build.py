@@ -15,9 +15,7 @@ from groundup.tokenizer import Tokenizer, TokenShards, build_tokenizer
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("corpus")
     rows = directory / "rows.jsonl"
-    rows.write_text(
-        "\n".join(json.dumps({"text": f"Row {n} says {n * n} <|end|> 世界."}) for n in range(400))
-    )
+    rows.write_text("\n".join(json.dumps({"text": f"Row {n} says {n * n} <|end|> 世界."}) for n in range(400)))
     sources = [
         {"path": "builtin:storyworld", "documents": 600},
         {"path": str(rows), "weight": 2.0, "epochs": 3},
@@ -47,9 +45,7 @@ def test_stage(corpus: Path, tmp_path: Path) -> None:
         assert metrics[f"{split}_bytes_per_token"] == size / (shards.tokens - len(shards))
         assert metrics[f"{split}_bytes_per_token"] > 2
         assert 0 < metrics[f"{split}_vocabulary_used"] <= 1
-    train, validation = (
-        TokenShards(tmp_path / "shards" / split).sources for split in ("train", "validation")
-    )
+    train, validation = (TokenShards(tmp_path / "shards" / split).sources for split in ("train", "validation"))
     assert [(source.weight, source.epochs) for source in train] == [(1.0, None), (2.0, 3.0)]
     assert [(source.weight, source.epochs) for source in validation] == [(1.0, None)] * 2
 

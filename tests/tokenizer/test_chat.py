@@ -44,9 +44,7 @@ def test_a_message_cannot_forge_a_role(tokenizer: Tokenizer) -> None:
 
 @settings(max_examples=150)
 @given(chat=st.tuples(systems, turns).map(lambda parts: parts[0] + parts[1]), prompt=st.booleans())
-def test_the_template_gives_the_same_ids(
-    tokenizer: Tokenizer, chat: list[dict[str, str]], prompt: bool
-) -> None:
+def test_the_template_gives_the_same_ids(tokenizer: Tokenizer, chat: list[dict[str, str]], prompt: bool) -> None:
     theirs = PreTrainedTokenizerFast(tokenizer_object=_with_special_parsing(tokenizer))
     theirs.chat_template = chat_template()
     found = theirs.apply_chat_template(chat, add_generation_prompt=prompt, tokenize=True, return_dict=True)

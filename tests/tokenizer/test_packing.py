@@ -203,7 +203,7 @@ def test_updates_and_read_ahead(tmp_path: Path) -> None:
             assert batch.ids.shape == (4, 64)
     stream = prefetch(loader, 0)
     next(stream)
-    stream.close()  # type: ignore[attr-defined]
+    stream.close()
     assert list(prefetch(loader, 3, 3)) == []
     parts = list(loader.update(0).micro_batches(3))
     assert [len(part) for part in parts] == [3, 1]

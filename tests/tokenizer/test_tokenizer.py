@@ -11,9 +11,7 @@ from groundup.run import UserError
 from groundup.tokenizer import Tokenizer, train_bpe
 from groundup.tokenizer.special import NAMED, special_tokens
 
-pieces = st.one_of(
-    st.text(max_size=12), st.sampled_from([*NAMED, "<|reserved_3|>", "<|", "'ll", "\r\n", " 1234"])
-)
+pieces = st.one_of(st.text(max_size=12), st.sampled_from([*NAMED, "<|reserved_3|>", "<|", "'ll", "\r\n", " 1234"]))
 any_text = st.lists(pieces, max_size=12).map("".join)
 
 

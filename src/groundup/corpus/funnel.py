@@ -67,8 +67,7 @@ class SourceFunnel:
             "files": self.files,
             "steps": {step: vars(self.steps[step]) for step in STEPS},
             "rejections": {
-                reason: {"count": count, "first": places[reason]}
-                for reason, count in sorted(self.rejections.items())
+                reason: {"count": count, "first": places[reason]} for reason, count in sorted(self.rejections.items())
             },
             "encodings": dict(sorted(self.encodings.items())),
             "skipped_files": dict(sorted(self.skipped_files.items())),

@@ -42,9 +42,7 @@ def file_format(path: Path) -> str | None:
 def read_file(path: Path, funnel: SourceFunnel, text_field: str) -> Iterator[Raw]:
     """All documents of one file; `text_field` names the text in a JSON object."""
     funnel.files += 1
-    reader = (
-        _read_jsonl(path, funnel, text_field) if file_format(path) == ".jsonl" else _read_text(path, funnel)
-    )
+    reader = _read_jsonl(path, funnel, text_field) if file_format(path) == ".jsonl" else _read_text(path, funnel)
     try:
         yield from reader
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:

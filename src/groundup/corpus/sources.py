@@ -61,9 +61,7 @@ def resolve_sources(section: CorpusSection) -> list[Source]:
         names.add(name)
         if table.path.startswith(BUILTIN):
             if table.path not in (BUILTIN + "storyworld", BUILTIN + "python-docs"):
-                raise _missing(
-                    table.path, number, "no such built-in text", "builtin:storyworld, builtin:python-docs"
-                )
+                raise _missing(table.path, number, "no such built-in text", "builtin:storyworld, builtin:python-docs")
             sources.append(Source(name, table))
         else:
             files, skipped = _find(table.path, number)
@@ -98,9 +96,7 @@ def _find(pattern: str, number: int) -> tuple[tuple[Path, ...], tuple[str, ...]]
         looked = f"the pattern {path.absolute()}"
     files = tuple(sorted(file for file in found if file_format(file)))
     if not files:
-        raise _missing(
-            pattern, number, f"nothing to read in {looked} ({len(found)} files of other kinds)", _EXPECTED
-        )
+        raise _missing(pattern, number, f"nothing to read in {looked} ({len(found)} files of other kinds)", _EXPECTED)
     return files, tuple(sorted(file.suffix.lower() or "(none)" for file in found if not file_format(file)))
 
 

@@ -101,9 +101,7 @@ def read_documents(corpus_dir: Path, split: str) -> Iterator[Document]:
     """
     files = sorted((Path(corpus_dir) / "documents").glob(f"{split}-*.parquet"))
     if not files:
-        raise UserError(
-            f"no documents of split {split!r}", where=str(corpus_dir), mend="build the corpus stage first"
-        )
+        raise UserError(f"no documents of split {split!r}", where=str(corpus_dir), mend="build the corpus stage first")
     for path in files:
         with pq.ParquetFile(path) as file:
             for group in range(file.num_row_groups):

@@ -2,9 +2,8 @@
 
 Text is first split into words by a pattern, then each word's UTF-8 bytes are merged, most frequent pair
 first. The file is Hugging Face's tokenizer.json, which `transformers`, vLLM and llama.cpp read as it is. The
-merges come from `tokenizers` itself: `rustbpe` trains faster and finds the same tokens, but breaks ties
-between equally frequent pairs in another order, so its ids differ from those of the library that defines the
-format.
+merges come from `tokenizers` itself: `rustbpe` trains faster, but breaks ties between equally frequent pairs
+in another order, so its ids differ from those of the library that defines the format.
 """
 
 from collections.abc import Iterable

@@ -65,9 +65,7 @@ def build_tokenizer(section: TokenizerSection, corpus_dir: Path, out: Path) -> d
     for split, tally in tallies.items():
         neutral = split == "validation"
         sources = [
-            ShardSource(source["name"])
-            if neutral
-            else ShardSource(source["name"], source["weight"], source["epochs"])
+            ShardSource(source["name"]) if neutral else ShardSource(source["name"], source["weight"], source["epochs"])
             for source in funnel["sources"]
         ]
         metrics |= _write_split(tokenizer, corpus_dir, split, sources, out / "shards" / split, tally["bytes"])

@@ -38,14 +38,10 @@ def check_messages(messages: Sequence[Message]) -> None:
         if not isinstance(content, str):
             raise UserError(f"the content is {content!r}", where=where, expected="a text")
         if role == "system" and number > 0:
-            raise UserError(
-                "a system message that is not the first", where=where, expected="at most one, in front"
-            )
+            raise UserError("a system message that is not the first", where=where, expected="at most one, in front")
 
 
-def encode_chat(
-    tokenizer: Tokenizer, messages: Sequence[Message], *, generation_prompt: bool = False
-) -> EncodedChat:
+def encode_chat(tokenizer: Tokenizer, messages: Sequence[Message], *, generation_prompt: bool = False) -> EncodedChat:
     """Encode a chat; with `generation_prompt` it ends with <|assistant|>, for the model to go on.
 
     Raises UserError for messages that `check_messages` refuses.

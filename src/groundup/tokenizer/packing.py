@@ -86,9 +86,7 @@ class PackedRows:
         if not 1 <= sequence_length <= LONGEST_ROW:
             raise UserError(f"sequence_length is {sequence_length}", expected=f"1 to {LONGEST_ROW}")
         if not np.any(shards.lengths > 1):
-            raise UserError(
-                "there is nothing to learn from: no document has two tokens", where=str(shards.directory)
-            )
+            raise UserError("there is nothing to learn from: no document has two tokens", where=str(shards.directory))
         self.shards, self.sequence_length, self.seed, self.pad_id = shards, sequence_length, seed, pad_id
         self._schedule = Schedule(shards.source_numbers, shards.sources, seed)
         self._last = self._schedule.last_epoch()

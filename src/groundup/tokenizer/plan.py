@@ -97,9 +97,7 @@ def plan_epoch(lengths: Integers, copies: Integers, capacity: int, seed: int, ep
 
     keys = random_keys(2 * len(documents), seed, epoch, 1)
     shuffled = np.argsort(keys[: len(documents)], kind="stable")
-    order = shuffled[
-        np.argsort(-sizes[shuffled], kind="stable")
-    ]  # longest first, equal lengths in random order
+    order = shuffled[np.argsort(-sizes[shuffled], kind="stable")]  # longest first, equal lengths in random order
     row_of_piece = np.empty(len(documents), np.int64)
     row_of_piece[order] = best_fit(sizes[order], capacity)
 

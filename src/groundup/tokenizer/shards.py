@@ -175,13 +175,9 @@ class TokenShards:
         try:
             index = read_json(path)
         except FileNotFoundError as error:
-            raise UserError(
-                "no token shards", where=str(path), mend="build the tokenizer stage first"
-            ) from error
+            raise UserError("no token shards", where=str(path), mend="build the tokenizer stage first") from error
         if index.get("version") != VERSION:
-            raise UserError(
-                f"token shards of version {index.get('version')}", where=str(path), expected=str(VERSION)
-            )
+            raise UserError(f"token shards of version {index.get('version')}", where=str(path), expected=str(VERSION))
         self.index: dict[str, Any] = index
         self.sources = [ShardSource(**source) for source in index["sources"]]
         self.with_mask: bool = index["with_mask"]
@@ -199,9 +195,7 @@ class TokenShards:
         self._first: NDArray[np.int64] = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
         self._ids = [self._map(shard, ".bin", self._dtype) for shard in index["shards"]]
         self._masks = (
-            [self._map(shard, ".mask.bin", np.dtype(np.uint8)) for shard in index["shards"]]
-            if self.with_mask
-            else []
+            [self._map(shard, ".mask.bin", np.dtype(np.uint8)) for shard in index["shards"]] if self.with_mask else []
         )
 
     def __len__(self) -> int:

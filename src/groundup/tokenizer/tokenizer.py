@@ -55,9 +55,7 @@ class Tokenizer:
         try:
             return cls(path.read_text(encoding="utf-8"))
         except FileNotFoundError as error:
-            raise UserError(
-                "no tokenizer.json", where=str(path), mend="build the tokenizer stage first"
-            ) from error
+            raise UserError("no tokenizer.json", where=str(path), mend="build the tokenizer stage first") from error
 
     def encode(self, text: str) -> list[int]:
         """The ids of a text. A lone surrogate, which no UTF-8 text can hold, counts as U+FFFD."""
@@ -70,9 +68,7 @@ class Tokenizer:
         except (UnicodeEncodeError, TypeError):
             if not any(_SURROGATES.search(text) for text in texts):
                 raise
-            mended = [
-                text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace") for text in texts
-            ]
+            mended = [text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace") for text in texts]
             encodings = self._tokenizer.encode_batch_fast(mended, add_special_tokens=False)
         return [encoding.ids for encoding in encodings]
 
