@@ -41,7 +41,7 @@ def _write(directory: Path, **changes):
     return write_manifest(directory, **(values | changes))
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(FILES)
 def test_manifest_round_trip_and_verification(files):
     with tempfile.TemporaryDirectory() as folder:
