@@ -1,0 +1,18 @@
+"""Text from a model: the one engine that chat, samples during training, rollouts and evaluation use.
+
+In come a model, prompts as token ids and ``SamplingParams``; out come ``Completion`` objects with ids, text
+and the log-probability of each token. Read `cache`, `sampling`, `text`, then `engine`: the whole is one
+sitting. Promises:
+
+* a request's text depends on its prompt, its parameters and its seed, never on what else is in the batch
+  (`engine`);
+* the cache changes speed, not results; finished rows leave the batch, and nothing follows a stop (`engine`);
+* the log-probability of a token is that of the distribution it was drawn from (`sampling`);
+* a stream gives whole characters only, and never a part of a stop string (`text`).
+"""
+
+from groundup.inference.cache import KVCache
+from groundup.inference.engine import Completion, generate, stream
+from groundup.inference.sampling import SamplingParams
+
+__all__ = ["Completion", "KVCache", "SamplingParams", "generate", "stream"]
