@@ -61,9 +61,7 @@ def expectations_table(outcomes: Sequence[Outcome]) -> Table:
     for outcome in outcomes:
         wish = outcome.expectation
         measured = "-" if outcome.value is None else f"{outcome.value:.4g}"
-        table.add_row(
-            wish.key, f"{wish.comparison} {wish.threshold:g}", measured, "met" if outcome.met else "MISSED"
-        )
+        table.add_row(wish.key, f"{wish.comparison} {wish.threshold:g}", measured, "met" if outcome.met else "MISSED")
     return table
 
 

@@ -51,9 +51,7 @@ class Context:
         """The stage's section, which must be of class ``kind``."""
         section = self.stage.section
         if not isinstance(section, kind):
-            raise TypeError(
-                f"stage {self.stage.name!r} has a {type(section).__name__}, not a {kind.__name__}"
-            )
+            raise TypeError(f"stage {self.stage.name!r} has a {type(section).__name__}, not a {kind.__name__}")
         return section
 
     def weights(self, name: str) -> Path:
@@ -134,15 +132,11 @@ def dpo(context: Context) -> Metrics:
 
 def evaluate(context: Context) -> Metrics:
     """Models to results.json."""
-    results = measure(
-        context.recipe, context.run, context.section(EvaluateSection), context.hardware, out=context.out
-    )
+    results = measure(context.recipe, context.run, context.section(EvaluateSection), context.hardware, out=context.out)
     return {"models": sum(not name.startswith("baseline_") for name in results), "questions": _asked(results)}
 
 
-def measure(
-    recipe: Recipe, run: Path, section: EvaluateSection, hardware: Hardware, *, out: Path
-) -> dict[str, Any]:
+def measure(recipe: Recipe, run: Path, section: EvaluateSection, hardware: Hardware, *, out: Path) -> dict[str, Any]:
     """Measure the section's models; writes out/results.json and returns it."""
     from groundup.evaluation import evaluate
 

@@ -76,8 +76,7 @@ def _as_json(report: BuildReport, outcomes: list[Outcome]) -> dict[str, Any]:
         "seconds": round(report.seconds, 3),
         "results": load_results(report.recipe, report.run),
         "expectations": [
-            {"score": outcome.expectation.key, "value": outcome.value, "met": outcome.met}
-            for outcome in outcomes
+            {"score": outcome.expectation.key, "value": outcome.value, "met": outcome.met} for outcome in outcomes
         ],
         "paths": result_paths(report.recipe, report.run),
     }

@@ -37,9 +37,7 @@ def verify(run: Path, /, *, json: bool = False) -> None:
     else:
         print(f"{len(report.stages)} stages, {report.files} files, {report.bytes:,} bytes hashed")
     if report.problems:
-        raise GroundupError(
-            "the run is not as it was made:\n" + "\n".join(f"  {line}" for line in report.problems)
-        )
+        raise GroundupError("the run is not as it was made:\n" + "\n".join(f"  {line}" for line in report.problems))
     if not json:
         print("all as it was made")
 

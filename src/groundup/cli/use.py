@@ -66,9 +66,7 @@ def chat(
         print(answer)
 
 
-def _check_sampling(
-    temperature: float, top_p: float, max_tokens: int, *, json: bool, prompt: str | None
-) -> None:
+def _check_sampling(temperature: float, top_p: float, max_tokens: int, *, json: bool, prompt: str | None) -> None:
     from groundup.run import UserError
 
     if not 0 <= temperature <= 100:
