@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -57,11 +58,13 @@ def test_help_is_quick_and_names_every_command():
     command = [sys.executable, "-m", "groundup", "--help"]
     times = []
     for _ in range(3):
-        begun = time.monotonic()
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-        times.append(time.monotonic() - begun)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        times.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
     assert all(f"│ {name} " in shown for name in COMMANDS)
     assert not any(f"│ {name} " in shown for name in ("serve", "plan", "import"))
+    # Processor time, which other processes on a busy machine don't lengthen as they do the clock's.
     assert min(times) < 0.6
 
 
@@ -71,8 +74,7 @@ def test_help_loads_no_heavy_package():
         "print(sorted({'torch', 'numpy', 'pyarrow', 'pydantic'} & sys.modules.keys()), file=sys.stderr)"
     )
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert "torch" not in found.stderr
-    assert "pyarrow" not in found.stderr
+    assert found.stderr == "[]\n"
 
 
 @pytest.mark.parametrize("name", COMMANDS)

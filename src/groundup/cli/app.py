@@ -10,7 +10,6 @@ import cyclopts
 
 from groundup import __version__
 from groundup.cli import build, inspect, use
-from groundup.recipe.errors import RecipeError
 from groundup.run.errors import GroundupError, Interrupted
 
 app = cyclopts.App(
@@ -42,7 +41,12 @@ def command_line(arguments: Sequence[str]) -> int:
         app(list(arguments), exit_on_error=False, print_error=False)
     except cyclopts.CycloptsError as error:
         return _fail(f"{error}\n  try: groundup {_command_name(arguments)}--help", 2)
-    except RecipeError as error:
+    except ValueError as error:
+        # Imported only now: the recipe's classes take longer to load than --help may.
+        from groundup.recipe import RecipeError
+
+        if not isinstance(error, RecipeError):
+            raise
         return _fail(str(error), 2)
     except Interrupted as error:
         return _fail(f"{error}; the same command carries on from here", error.exit_code)
