@@ -125,6 +125,12 @@ def test_a_missing_data_file_is_refused_before_anything_is_made(made, tmp_path):
     assert made == []
 
 
+def test_an_unknown_task_is_refused_before_anything_is_made(made, tmp_path):
+    with pytest.raises(UserError, match="did you mean 'storyworld_qa'"):
+        build(smoke("evaluate.tasks=['storyworld_qaa']"), tmp_path)
+    assert made == []
+
+
 def test_only_and_until(made, tmp_path):
     build(smoke(), tmp_path, until="tokenizer")
     assert made == ["corpus", "tokenizer"]

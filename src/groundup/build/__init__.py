@@ -22,7 +22,7 @@ from groundup.build.show import (
     show_conversation,
     stdout_console,
 )
-from groundup.build.stages import export_formats, measure
+from groundup.build.stages import export_model, measure
 from groundup.build.verify import VerifyReport, find_stage, list_runs, open_run, verify
 
 __all__ = [
@@ -36,7 +36,7 @@ __all__ = [
     "choose_stages",
     "duration",
     "expectations_table",
-    "export_formats",
+    "export_model",
     "find_stage",
     "list_runs",
     "load_results",

@@ -16,6 +16,7 @@ from groundup.recipe import (
     SftSection,
     Stage,
     TrainSection,
+    nearest,
 )
 from groundup.run import UserError, fingerprint, read_json, sha256_file, write_json
 
@@ -72,7 +73,7 @@ def external_paths(stage: Stage) -> list[Path]:
     if isinstance(section, SftSection | DpoSection):
         named = [item if isinstance(item, str) else item.path for item in section.data]
     elif isinstance(section, EvaluateSection):
-        named = [task for task in section.tasks if task.endswith(".jsonl")]
+        named = _task_files(section.tasks)
     paths = [Path(name) for name in named if not name.startswith("builtin:")]
     for path in paths:
         if not path.is_file():
@@ -82,6 +83,22 @@ def external_paths(stage: Stage) -> list[Path]:
                 mend="check the path; relative paths start at the working directory",
             )
     return paths
+
+
+def _task_files(tasks: tuple[str, ...]) -> list[str]:
+    """The tasks that are files. Raises UserError for an unknown one now, not after hours of training."""
+    from groundup.evaluation import TASKS
+
+    files = [task for task in tasks if task.endswith(".jsonl")]
+    for task in tasks:
+        if task not in TASKS and task not in files:
+            raise UserError(
+                f"unknown task {task!r}",
+                where="[evaluate] tasks",
+                expected=f"one of {', '.join(TASKS)}, or a .jsonl file",
+                mend=nearest(task, TASKS),
+            )
+    return files
 
 
 class FileHashes:

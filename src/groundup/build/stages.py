@@ -54,14 +54,10 @@ class Context:
             raise TypeError(f"stage {self.stage.name!r} has a {type(section).__name__}, not a {kind.__name__}")
         return section
 
-    def weights(self, name: str) -> Path:
-        """Directory of a training stage's finished weights."""
-        return self.run / name / "final"
-
     @property
     def start(self) -> Path | None:
         """Directory of the weights the stage begins from; None for fresh ones."""
-        return self.weights(self.stage.start) if self.stage.start else None
+        return self.run / self.stage.start / "final" if self.stage.start else None
 
 
 def corpus(context: Context) -> Metrics:
@@ -132,53 +128,51 @@ def dpo(context: Context) -> Metrics:
 
 def evaluate(context: Context) -> Metrics:
     """Models to results.json."""
-    results = measure(context.recipe, context.run, context.section(EvaluateSection), context.hardware, out=context.out)
-    return {"models": sum(not name.startswith("baseline_") for name in results), "questions": _asked(results)}
+    section = context.section(EvaluateSection)
+    results = measure(context.recipe, context.run, section, context.hardware, out=context.out)
+    return {
+        "models": len(context.recipe.evaluated_models(section)),
+        "scores": sum(len(splits) for tasks in results.values() for splits in tasks.values()),
+    }
 
 
 def measure(recipe: Recipe, run: Path, section: EvaluateSection, hardware: Hardware, *, out: Path) -> dict[str, Any]:
-    """Measure the section's models; writes out/results.json and returns it."""
+    """Measure the section's models; writes results.json and its company into ``out``, returns the results."""
+    from groundup.corpus import read_documents
     from groundup.evaluation import evaluate
+    from groundup.interchange import load_model
+    from groundup.tokenizer import Tokenizer
 
     hardware.apply()
     kinds = {stage.name: stage.kind for stage in recipe.ordered_stages()}
-    names = recipe.evaluated_models(section)
     return evaluate(
-        section,
-        models={name: run / name / "final" for name in names},
-        chat={name: kinds[name] != "pretrain" for name in names},
-        tokenizer_dir=run / "tokenizer",
-        corpus_dir=run / "corpus",
+        models={
+            name: (load_model(run / name / "final", hardware.device), kinds[name] != "pretrain")
+            for name in recipe.evaluated_models(section)
+        },
+        tokenizer=Tokenizer.load(run / "tokenizer"),
+        section=section,
         seed=recipe.run.seed,
-        hardware=hardware,
+        validation=(document.text for document in read_documents(run / "corpus", "validation")),
         out=out,
     )
-
-
-def _asked(results: Mapping[str, Any]) -> int:
-    """Scores in the results, over all models, tasks and splits."""
-    return sum(len(splits) for tasks in results.values() for splits in tasks.values())
 
 
 def export(context: Context) -> Metrics:
     """A model to stock layouts."""
     section = context.section(ExportSection)
-    return export_formats(
-        section,
-        context.weights(context.recipe.exported_stage(section)),
-        context.run / "tokenizer",
-        context.out,
-    )
+    name = context.recipe.exported_stage(section)
+    metrics: dict[str, Any] = {}
+    for layout in section.formats:
+        metrics |= export_model(context.recipe, context.run, name, context.out / layout)
+    return metrics
 
 
-def export_formats(section: ExportSection, weights: Path, tokenizer_dir: Path, out: Path) -> Metrics:
-    """Write each format of the section below ``out``."""
+def export_model(recipe: Recipe, run: Path, stage: str, out: Path) -> Metrics:
+    """Write one stage's model into ``out`` in Hugging Face's layout."""
     from groundup.interchange import export_hf
 
-    metrics: dict[str, Any] = {}
-    for name in section.formats:
-        metrics |= export_hf(weights, tokenizer_dir, out / name)
-    return metrics
+    return export_hf(run / stage / "final", run / "tokenizer", out, name=recipe.run.name)
 
 
 def book(context: Context) -> Metrics:

@@ -218,9 +218,8 @@ def export(
     json
         Print the path as one JSON object.
     """
-    from groundup.build import build, export_formats, open_run, open_speaker
-    from groundup.recipe import ExportSection
-    from groundup.run import UserError, staged_directory
+    from groundup.build import build, export_model, open_run, open_speaker
+    from groundup.run import UserError
 
     recipe = open_run(run)
     if out is None:
@@ -231,13 +230,7 @@ def export(
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise UserError(f"{str(out)!r} is there already", mend="give a new or empty directory with --out")
         name = open_speaker(run, stage).stage
-        with staged_directory(out) as staged:
-            export_formats(ExportSection(formats=(format_,)), run / name / "final", run / "tokenizer", staged)
-            # One format was asked for, so its files are the directory itself.
-            inner = staged / format_
-            for entry in list(inner.iterdir()):
-                entry.rename(staged / entry.name)
-            inner.rmdir()
+        export_model(recipe, run, name, out)
         path = out
     if json:
         print_json({"path": str(path)})
