@@ -140,7 +140,7 @@ def test_build_shows_scores_conversation_and_paths(stand_in, capsys, tmp_path, m
     assert run("build", "smoke") == 0
     captured = capsys.readouterr()
     assert "1.234 (1.200-1.300)" in captured.out
-    assert "50.0 % (40-60)" in captured.out
+    assert "50.0 (40-60)" in captured.out
     assert "storyworld_qa_where" not in captured.out
     assert "user: Where is [b]Mia[/b]?\nassistant: In the park." in captured.out
     assert "book: runs/smoke/book/book.pdf" in captured.out

@@ -6,39 +6,44 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from groundup.build.chat import Message
 from groundup.build.expectations import Outcome
 from groundup.recipe import Recipe
 
+BITS = "bits_per_byte"
+
 
 def results_table(results: Mapping[str, Any], *, details: bool = False) -> Table:
-    """Task and split down, models across; each score with its 95 % interval, n in the last column.
+    """A heading for each task, a row for each split, models across, n in the last column.
 
     Args:
         results: {model: {task: {split: {value, low, high, n, metric}}}}.
         details: also the scores of each kind of question.
     """
-    table = Table(title="Evaluation (95 % intervals)", title_justify="left")
-    table.add_column("task")
-    table.add_column("split")
+    table = Table(title="Evaluation (95 % intervals)", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("", no_wrap=True)
     for model in results:
-        table.add_column(model, justify="right")
+        table.add_column(model.replace("baseline_", "baseline\n"), justify="right")
     table.add_column("n", justify="right")
-    rows: dict[tuple[str, str], dict[str, Mapping[str, Any]]] = {}
+    rows: dict[str, dict[str, dict[str, Mapping[str, Any]]]] = {}
     for model, tasks in results.items():
         for task, splits in tasks.items():
             for split, leaf in splits.items():
-                rows.setdefault((task, split), {})[model] = leaf
-    names = {task for task, _ in rows}
-    for (task, split), leaves in rows.items():
-        part_of_another = any(task != name and task.startswith(f"{name}_") for name in names)
+                rows.setdefault(task, {}).setdefault(split, {})[model] = leaf
+    for task, of_split in rows.items():
+        part_of_another = any(task.startswith(f"{name}_") for name in rows)
         if part_of_another and not details:
             continue
-        cells = [_score(leaves.get(model)) for model in results]
-        table.add_row(task, split, *cells, f"{max(leaf['n'] for leaf in leaves.values()):,}")
+        first = next(iter(next(iter(of_split.values())).values()))
+        table.add_row(Text(task + ("" if first["metric"] == BITS else ", %"), style="bold"))
+        for split, leaves in of_split.items():
+            cells = [_score(leaves.get(model)) for model in results]
+            table.add_row(f"  {split}", *cells, f"{max(leaf['n'] for leaf in leaves.values()):,}")
     return table
 
 
@@ -46,9 +51,9 @@ def _score(leaf: Mapping[str, Any] | None) -> str:
     """A score and its interval; rates in percent."""
     if leaf is None:
         return "-"
-    if leaf["metric"] in ("bits_per_byte", "bits per byte"):
+    if leaf["metric"] == BITS:
         return f"{leaf['value']:.3f} ({leaf['low']:.3f}-{leaf['high']:.3f})"
-    return f"{100 * leaf['value']:.1f} % ({100 * leaf['low']:.0f}-{100 * leaf['high']:.0f})"
+    return f"{100 * leaf['value']:.1f} ({100 * leaf['low']:.0f}-{100 * leaf['high']:.0f})"
 
 
 def expectations_table(outcomes: Sequence[Outcome]) -> Table:
@@ -67,9 +72,9 @@ def expectations_table(outcomes: Sequence[Outcome]) -> Table:
 
 def show_conversation(console: Console, talk: Sequence[Message]) -> None:
     """Print a conversation, a role a paragraph."""
-    console.print("A conversation")
+    console.print("A conversation", style="bold")
     for message in talk:
-        console.print(f"{message['role']}: {message['content']}", markup=False, highlight=False)
+        console.print(f"{message['role']}: {message['content']}", markup=False, highlight=False, soft_wrap=True)
     console.print()
 
 
