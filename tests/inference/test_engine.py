@@ -65,6 +65,13 @@ def test_greedy_with_cache_and_batch_is_greedy_without(change: dict[str, Any]) -
     assert len({tuple(ids) for ids in wanted}) > 3  # else the test says little
 
 
+def test_weights_decide_the_dtype() -> None:
+    model = random_model().to(torch.bfloat16)
+    completions = generate(model, PROMPTS, SamplingParams(max_tokens=8, temperature=0.8, seed=1))
+    assert all(len(completion.ids) == 8 for completion in completions)
+    assert all(math.isfinite(each) for completion in completions for each in completion.logprobs)
+
+
 def test_rows_that_end_leave_the_others_alone() -> None:
     model = random_model()
     every = [SamplingParams(max_tokens=3 * i + 1, temperature=0.9, seed=i) for i in range(len(PROMPTS))]

@@ -27,6 +27,15 @@ VARIED = [
     "x = 12345.678e-9; don't we'll I'M",
     "",
 ]
+FILES = {
+    "README.md",
+    "config.json",
+    "generation_config.json",
+    "model.safetensors",
+    "special_tokens_map.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+}
 STOCK = Architecture(
     vocabulary_size=320,
     layers=2,
@@ -162,6 +171,12 @@ def _check_model(transformers: Any, ours: Transformer, tokenizer: Tokenizer, tmp
     with torch.no_grad():
         difference = (theirs(ids).logits - ours.logits(ours(ids))).abs().max().item()
     assert difference == 0.0
+    config = json.loads((out / "config.json").read_text())
+    assert config["rope_theta"] == config["rope_parameters"]["rope_theta"] == ours.arch.rope_theta
+    assert config["dtype"] == config["torch_dtype"] == "float32"
+    assert config["vocab_size"] == 328
+    assert {file.name for file in out.iterdir()} == FILES
+    assert "# tiny" in (out / "README.md").read_text()
     assert theirs.generation_config.eos_token_id == [tokenizer.end, tokenizer.endoftext]
     prompt = tokenizer.encode("Where is Mia?")
     params = SamplingParams(max_tokens=24, stop_ids=(tokenizer.end, tokenizer.endoftext))

@@ -10,8 +10,9 @@ from groundup.model import Transformer
 from groundup.run import log, progress
 from groundup.tokenizer import Tokenizer, encode_chat
 
-MAX_TOKENS = 48
-"""Room for an answer: no right one in the embedded world is longer."""
+MAX_TOKENS = 96
+"""Room for an answer: a right one in the embedded world takes about 60 tokens at most, in a vocabulary of
+2,048."""
 
 
 @dataclass(frozen=True)
