@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from groundup.evaluation import evaluate
-from groundup.evaluation.answers import Answer, Subject, ask
+from groundup.evaluation.answers import MAX_TOKENS, Answer, Subject, ask
 from groundup.evaluation.items import STORYWORLD_TASKS, Item, storyworld_items
 from groundup.model import Architecture, Transformer
 from groundup.recipe import EvaluateSection
@@ -175,7 +175,7 @@ def test_only_an_ended_answer_is_finished(
     model = Always(make_model(tokenizer, 0).arch).eval()
     ends = {"end": [tokenizer.end], "endoftext": [tokenizer.endoftext], "newline": tokenizer.encode("\n")}
     answer = tokenizer.encode(" In the park.")
-    model.script = (*answer, *ends.get(ending or "", []), *[answer[0]] * 60)
+    model.script = (*answer, *ends.get(ending or "", []), *[answer[0]] * 2 * MAX_TOKENS)
     model.prompt = 3
     (said,) = ask(Subject("x", model, tokenizer, chats), [[20, 21, 22]])
     assert said.finished == finished
