@@ -61,8 +61,7 @@ class Speaker:
 
         room = self.context_length - min(answer, self.context_length // 2)
         if not self.chats:
-            start = [self.tokenizer.endoftext]
-            return start + self.tokenizer.encode(messages[-1]["content"])[-(room - 1) :]
+            return self.tokenizer.encode(messages[-1]["content"])[-room:]
         while True:
             ids = list(encode_chat(self.tokenizer, messages, generation_prompt=True).ids)
             if len(ids) <= room:

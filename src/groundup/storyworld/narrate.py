@@ -21,6 +21,13 @@ CLOSINGS = (
     "It was a good day.", "Everyone was happy.", "Then they all went home.", "They laughed and sang.",
     "The sun went down.", "What a day it was!", "And that was the end of the day.",
 )  # fmt: skip
+TELLINGS = 100
+RETELLINGS = (
+    "At home {who} told it all again.",
+    "{who} wrote it down in a letter.",
+    "The next day {who} told a neighbour:",
+    "{who} never forgot that day.",
+)
 CONNECTORS = (
     "Then",
     "After that",
@@ -81,16 +88,25 @@ def say(rng: random.Random, world: World, event: Event) -> str:
 def narrate(rng: random.Random, world: World) -> str:
     """The story of a world: an opening, its setting, its events in order, sometimes a closing line."""
     count = ("zero", "one", "two", "three", "four", "five")[len(world.people)]
-    sentences = [rng.choice(OPENINGS).format(count=count, names=join_names(world.people))]
-    sentences += [say(rng, world, event) for event in world.setting]
+    sentences = [rng.choice(OPENINGS).format(count=count, names=join_names(world.people)), *_body(rng, world)]
+    if rng.random() < 0.3:
+        sentences.append(rng.choice(CLOSINGS))
+    return " ".join(sentences)
+
+
+def retell(rng: random.Random, world: World) -> str:
+    """The same story told a second time by one of its people, in other words and without its frame."""
+    return f"{rng.choice(RETELLINGS).format(who=rng.choice(world.people))} {' '.join(_body(rng, world))}"
+
+
+def _body(rng: random.Random, world: World) -> list[str]:
+    sentences = [say(rng, world, event) for event in rng.sample(world.setting, len(world.setting))]
     for event in world.events:
         sentence = say(rng, world, event)
         if rng.random() < 0.35:
             sentence = f"{rng.choice(CONNECTORS)} {sentence}"
         sentences.append(sentence)
-    if rng.random() < 0.3:
-        sentences.append(rng.choice(CLOSINGS))
-    return " ".join(sentences)
+    return sentences
 
 
 def tell(rng: random.Random, split: str = "train") -> tuple[World, str]:
@@ -100,6 +116,15 @@ def tell(rng: random.Random, split: str = "train") -> tuple[World, str]:
     """
     while True:
         world = simulate(rng, split)
-        story = narrate(rng, world)
-        if (zlib.crc32(story.encode()) % 16 == 0) == (split != "train"):
+        story = narrate_for(rng, world, split)
+        if story is not None:
             return world, story
+
+
+def narrate_for(rng: random.Random, world: World, split: str) -> str | None:
+    """A telling of this world that belongs to the split's side; None where many tellings all fell on the other."""
+    for _ in range(TELLINGS):
+        story = narrate(rng, world)
+        if (zlib.crc32(story.encode()) % 16 == 0) == (split not in ("train", "easy")):
+            return story
+    return None

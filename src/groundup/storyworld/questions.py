@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from groundup.storyworld.lexicon import COLOURS, COUNTABLES, NUMBERS, OBJECTS, PLACES, article
-from groundup.storyworld.narrate import tell
-from groundup.storyworld.world import World
+from groundup.storyworld.narrate import narrate_for
+from groundup.storyworld.world import World, simulate
 
 KINDS = ("where", "who", "count", "colour", "order", "yes_no", "compare", "wish")
 UNKNOWN = "unknown"
@@ -221,10 +221,10 @@ def make_question(seed: int, split: str, kind: str, index: int) -> Question:
     identity = f"{seed}/test/{split}/{kind}/{index}"
     rng = random.Random(identity)
     while True:
-        world, story = tell(rng, split)
+        world = simulate(rng, split)
         asks = unanswerable(world) if kind == UNKNOWN else [a for a in answerable(world, rng) if a.kind == kind]
         asks = [ask for ask in asks if _fits(world, split, ask)]
-        if asks:
+        if asks and (story := narrate_for(rng, world, split)) is not None:
             break
     forms = sorted({ask.form for ask in asks})  # unknown: no form crowds out the others
     form = rng.choice(forms)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from groundup.storyworld.lexicon import PLACES, article, number_word
-from groundup.storyworld.narrate import join_names, tell, thing_phrase
+from groundup.storyworld.narrate import join_names, retell, tell, thing_phrase
 from groundup.storyworld.questions import (
     ABSTENTION,
     UNKNOWN,
@@ -25,6 +25,11 @@ from groundup.storyworld.tales import make_tale_request
 from groundup.storyworld.world import World
 
 Message = dict[str, str]
+
+EASY_DOCUMENTS = 0.7
+EASY_CONVERSATIONS = 0.2
+"""Shares of stories of two or three sentences. With few words to look back at, a small model finds out far sooner
+that looking back pays; the long stories are then learned on top of that."""
 
 
 def _pick(rng: random.Random, asks: list[Ask], count: int) -> list[Ask]:
@@ -58,13 +63,18 @@ def _quiz(rng: random.Random, world: World, count: int) -> str:
 
 
 def make_document(seed: int, index: int) -> str:
-    """One pretraining text: a story, most often with its facts told again or with questions and answers."""
+    """One pretraining text: a story, then told again, summed up, or asked about.
+
+    Text in which most words can be known from what was read before teaches a small model to look back, and soon.
+    """
     rng = random.Random(f"{seed}/document/{index}")
-    world, text = tell(rng)
+    world, text = tell(rng, "easy" if rng.random() < EASY_DOCUMENTS else "train")
     draw = rng.random()
-    if draw < 0.30:
+    if draw < 0.40:
+        text = f"{text} {retell(rng, world)}"
+    elif draw < 0.55:
         text = f"{text} {recap(rng, world)}"
-    if draw > 0.20:
+    if draw > 0.30:
         text += _quiz(rng, world, rng.randint(3, 7))
     return text
 
@@ -85,7 +95,7 @@ def _turn(question: str, answer: str) -> list[Message]:
 
 
 def _story_chat(rng: random.Random, overclaiming: float) -> list[Message]:
-    world, story = tell(rng)
+    world, story = tell(rng, "easy" if rng.random() < EASY_CONVERSATIONS else "train")
     asks = _pick(rng, answerable(world, rng), rng.randint(4, 8))
     opens = unanswerable(world)
     asks += rng.sample(opens, min(len(opens), rng.randint(1, 2)))

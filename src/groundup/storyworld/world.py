@@ -20,7 +20,7 @@ from groundup.storyworld.lexicon import (
 )
 
 SPLITS = ("iid", "unseen_names", "unseen_combinations", "longer", "unseen_phrasing")
-"""The held-out test splits. Training uses the world shape "train" and no other."""
+"""The held-out test splits. Training uses the world shapes "train" and "easy" and no others."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,7 @@ class Shape:
 
 SHAPES = {
     "train": Shape(people=(2, 4), objects=(1, 3), events=(1, 5)),
+    "easy": Shape(people=(2, 2), objects=(1, 2), events=(0, 2)),
     "iid": Shape(),
     "unseen_names": Shape(names=UNSEEN_NAMES),
     "unseen_combinations": Shape(unseen_combination=True),

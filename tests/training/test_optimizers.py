@@ -1,0 +1,132 @@
+"""The optimizer and the schedule against hand-made values."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from groundup.model import Architecture, Transformer, initialise
+from groundup.recipe import OptimizerTable, ScheduleTable
+from groundup.training import Optimizer, lr_factor, orthogonalise
+from groundup.training.guard import PATIENCE, READY, Guard
+from groundup.training.optimizers import Muon, gradient_norm
+
+ARCH = Architecture(16, 1, 8, 2, 1, 4, 12, 16)
+
+
+@pytest.mark.parametrize("shape", [(3, 8, 8), (2, 4, 12), (2, 12, 4)])
+def test_orthogonalise_drives_singular_values_to_one_and_keeps_directions(shape):
+    torch.manual_seed(0)
+    matrices = torch.randn(shape, dtype=torch.float64)
+    u, s, vh = torch.linalg.svd(matrices, full_matrices=False)
+    found = orthogonalise(matrices, torch.float64).double()
+    values = u.mT @ found @ vh.mT
+    diagonal = torch.diagonal(values, dim1=-2, dim2=-1)
+    assert (values - torch.diag_embed(diagonal)).abs().max().item() < 1e-4
+    assert 0.6 < diagonal.min().item() and diagonal.max().item() < 1.3
+
+
+def test_one_muon_step_by_hand():
+    """Momentum 0.85 at step 0: m = 0.15 g, the Nesterov mix is 0.15 g + 0.85 m, whose direction is that of g."""
+    weight = nn.Parameter(torch.zeros(2, 2))
+    weight.grad = torch.tensor([[2.0, 0.0], [0.0, 2.0]])
+    muon = Muon({"w": weight}, OptimizerTable(muon_lr=0.1), torch.float32)
+    muon.step(0.5, 0)
+    assert torch.allclose(muon.momentum["w"], 0.15 * torch.tensor([[2.0, 0.0], [0.0, 2.0]]))
+    step = orthogonalise(torch.eye(2)[None])[0]
+    assert torch.allclose(weight.detach(), -0.05 * step, atol=1e-6)
+
+
+def test_tall_matrices_step_further():
+    tall, wide = nn.Parameter(torch.zeros(8, 2)), nn.Parameter(torch.zeros(2, 8))
+    tall.grad, wide.grad = torch.randn(8, 2), torch.randn(2, 8)
+    wide.grad = tall.grad.T.clone()
+    Muon({"t": tall, "w": wide}, OptimizerTable(muon_lr=0.1), torch.float32).step(1.0, 0)
+    assert torch.allclose(tall.detach(), 2.0 * wide.detach().T, atol=1e-5)
+
+
+def test_adamw_part_equals_torch():
+    model = Transformer(ARCH)
+    initialise(model, 0)
+    table = OptimizerTable(muon_lr=0.0, adamw_lr=1e-2, embedding_lr=1e-2, weight_decay=0.0)
+    twin = Transformer(ARCH)
+    twin.load_state_dict(model.state_dict())
+    reference = torch.optim.AdamW(twin.parameters(), lr=5e-3, betas=table.betas, eps=table.epsilon, weight_decay=0.0)
+    ours = Optimizer(model, table)
+    ids = torch.randint(0, 16, (2, 8))
+    for step in range(3):
+        for network in (model, twin):
+            network.logits(network(ids)).square().mean().backward()
+        ours.step(0.5, step)
+        reference.step()
+        reference.zero_grad()
+    for a, b in zip(model.parameters(), twin.parameters(), strict=True):
+        assert torch.allclose(a, b, atol=1e-6)
+
+
+def test_groups_by_role():
+    optimizer = Optimizer(Transformer(ARCH), OptimizerTable(weight_decay=0.1))
+    assert set(optimizer.muon.momentum) == {n for n in optimizer.named if ".layers." in n and "proj" in n}
+    decays = [group["weight_decay"] for group in optimizer.adamw.param_groups]
+    assert decays == [0.1, 0.0]  # the table, the gains; no other matrix is left
+    assert sum(len(g["params"]) for g in optimizer.adamw.param_groups) + len(optimizer.muon.momentum) == len(
+        optimizer.named
+    )
+
+
+def test_state_round_trip_continues_bit_equal():
+    torch.manual_seed(0)
+
+    def gradients(model, step):
+        generator = torch.Generator().manual_seed(step)
+        for weight in model.parameters():
+            weight.grad = torch.randn(weight.shape, generator=generator)
+
+    model = Transformer(ARCH)
+    initialise(model, 0)
+    optimizer = Optimizer(model, OptimizerTable())
+    for step in range(3):
+        gradients(model, step)
+        optimizer.step(1.0, step)
+    other = Transformer(ARCH)
+    other.load_state_dict(model.state_dict())
+    resumed = Optimizer(other, OptimizerTable())
+    resumed.load({name: tensor.clone() for name, tensor in optimizer.tensors().items()})
+    for network, opt in ((model, optimizer), (other, resumed)):
+        gradients(network, 3)
+        opt.step(1.0, 3)
+    for a, b in zip(model.parameters(), other.parameters(), strict=True):
+        assert torch.equal(a, b)
+    with pytest.raises(KeyError):
+        resumed.load({})
+
+
+def test_gradient_norm():
+    layer = nn.Linear(2, 1)
+    layer.weight.grad, layer.bias.grad = torch.tensor([[3.0, 0.0]]), torch.tensor([4.0])
+    assert gradient_norm(layer).item() == pytest.approx(5.0)
+
+
+def test_schedule_by_hand():
+    table = ScheduleTable(warmup_fraction=0.1, cooldown_fraction=0.5, final_lr_fraction=0.2)
+    found = [lr_factor(step, 20, table) for step in range(20)]
+    assert found[:2] == [0.5, 1.0]
+    assert found[2:10] == [1.0] * 8
+    assert found[10:] == pytest.approx([1.0 - 0.08 * k for k in range(10)])
+    assert lr_factor(0, 5, ScheduleTable(warmup_fraction=0, cooldown_fraction=0)) == 1.0
+
+
+def test_the_guard_skips_spikes_and_gives_up_with_a_diagnosis():
+    guard = Guard()
+    for step in range(READY):
+        assert guard.accepts(1.0, 1.0, step)
+    assert not guard.accepts(1.0, 13.0, 32) and guard.skipped == 1
+    assert guard.accepts(1.0, 11.0, 33) and guard.in_a_row == 0
+    twin = Guard()
+    twin.restore(guard.state())
+    assert twin.state() == guard.state()
+    for step in range(PATIENCE - 1):
+        assert not guard.accepts(math.nan, 1.0, step)
+    with pytest.raises(Exception, match="come apart.*Lower the learning rates"):
+        guard.accepts(math.inf, 1.0, 99)
