@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import gzip
 import re
+import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import orjson
 
@@ -88,23 +88,33 @@ def _lines(table: DataTable) -> Iterator[tuple[str, dict[str, Any]]]:
             expected=f"a JSONL file (plain or .gz), or {BUILTIN}",
             mend="check the path; relative paths start at the working directory",
         )
-    with ExitStack() as stack:
-        file: IO[bytes] = stack.enter_context(gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb"))
-        taken = 0
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            where = f"{path}:{number}"
-            try:
-                record = orjson.loads(line)
-            except orjson.JSONDecodeError as error:
-                raise UserError(f"not JSON: {error}", where=where, expected="one JSON object a line") from error
-            if not isinstance(record, dict):
-                raise UserError(f"a {type(record).__name__}, not an object", where=where)
-            yield where, record
-            taken += 1
-            if table.count is not None and taken >= table.count:
-                return
+    taken = 0
+    for number, line in enumerate(_raw_lines(path), 1):
+        if not line.strip():
+            continue
+        where = f"{path}:{number}"
+        try:
+            record = orjson.loads(line)
+        except orjson.JSONDecodeError as error:
+            raise UserError(f"not JSON: {error}", where=where, expected="one JSON object a line") from error
+        if not isinstance(record, dict):
+            raise UserError(f"a {type(record).__name__}, not an object", where=where, expected="one JSON object a line")
+        yield where, record
+        taken += 1
+        if table.count is not None and taken >= table.count:
+            return
+
+
+def _raw_lines(path: Path) -> Iterator[bytes]:
+    if path.suffix != ".gz":
+        with path.open("rb") as plain:
+            yield from plain
+        return
+    try:
+        with gzip.open(path, "rb") as packed:
+            yield from packed
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise UserError(f"a damaged gzip file: {error}", where=str(path)) from error
 
 
 def _text(record: dict[str, Any], key: str, where: str) -> str:
@@ -191,13 +201,19 @@ def _side(record: dict[str, Any], key: str, where: str) -> tuple[list[Message], 
     if messages[-1]["role"] != "assistant":
         raise UserError("does not end with an assistant turn", where=f"{where} {key}")
     before = messages[:-1]
-    if isinstance(prompt, str):
-        before = [{"role": "user", "content": prompt}]
-    elif isinstance(prompt, list):
-        before = _messages(prompt, f"{where} prompt")
+    if prompt is not None:
+        text = isinstance(prompt, str)
+        given = [{"role": "user", "content": prompt}] if text else _messages(prompt, f"{where} prompt")
+        if before and _said(before[-len(given) :]) != _said(given):
+            raise UserError("the messages before the answer do not end with `prompt`", where=f"{where} {key}")
+        before = before or given
     if not before:
         raise UserError("no prompt", where=where, expected="`prompt`, or messages before the answer")
     return before, messages[-1]["content"]
+
+
+def _said(messages: Sequence[Message]) -> list[str]:
+    return [message["content"].strip() for message in messages]
 
 
 def _transcript(text: str, where: str) -> list[Message]:
