@@ -40,8 +40,10 @@ def test_all_masked_is_zero_with_zero_gradients_not_nan():
     loss = cross_entropy_sum(hidden, head, torch.full((1, 3), IGNORE))
     loss.backward()
     assert loss.item() == 0.0
-    assert hidden.grad is not None and hidden.grad.abs().sum().item() == 0.0
-    assert head.grad is not None and head.grad.abs().sum().item() == 0.0
+    assert hidden.grad is not None
+    assert hidden.grad.abs().sum().item() == 0.0
+    assert head.grad is not None
+    assert head.grad.abs().sum().item() == 0.0
 
 
 def test_the_targets_are_not_shifted_again():
@@ -65,5 +67,5 @@ def test_bits_per_byte_closed_form():
     """T34: two nats a token at three and a half bytes a token."""
     assert bits_per_byte(2.0, 1) / 3.5 == pytest.approx(0.824397, abs=1e-6)
     assert bits_per_byte(7 * math.log(2), 7) == pytest.approx(1.0)
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="of 0 bytes"):
         bits_per_byte(1.0, 0)

@@ -129,7 +129,8 @@ def test_fast_attention_equals_the_reference():
 def test_attention_weights_are_the_model_s_own():
     model = make()
     seen = attention_weights(model, torch.tensor([1, 2, 3, 4]))
-    assert len(seen) == 2 and seen[0].shape == (4, 4, 4)
+    assert len(seen) == 2
+    assert seen[0].shape == (4, 4, 4)
     for layer in seen:
         assert torch.allclose(layer.sum(-1), torch.ones(4, 4), atol=1e-5)
         assert layer.triu(1).abs().max().item() == 0.0
@@ -191,3 +192,18 @@ def test_bad_shapes_are_refused():
     with pytest.raises(TypeError):
         Architecture.from_dict({**ARCH.to_dict(), "surprise": 1})
     assert Architecture.from_dict(ARCH.to_dict()) == ARCH
+
+
+@pytest.mark.parametrize("kv_heads", [1, 2, 4])
+def test_mimetic_attention_looks_at_likeness_and_copies(kv_heads):
+    model = Transformer(dataclasses.replace(ARCH, kv_heads=kv_heads, mimetic_attention=0.5))
+    initialise(model, 0)
+    attention = model.model.layers[0].self_attn
+    group = 4 // kv_heads
+    for head in range(4):
+        kv = head // group
+        of_head, of_kv = slice(4 * head, 4 * head + 4), slice(4 * kv, 4 * kv + 4)
+        if head % group == 0:
+            assert torch.equal(attention.q_proj.weight[of_head], attention.k_proj.weight[of_kv])
+        expected = 0.5 / group * attention.v_proj.weight[of_kv].T
+        assert torch.allclose(attention.o_proj.weight[:, of_head], expected)

@@ -106,7 +106,8 @@ def test_the_shape_of_test_worlds():
 def test_the_true_answer_is_judged_right_and_any_other_wrong(split):
     for question in items(split):
         verdict = judge_answer(question, question.answer, True)
-        assert verdict.correct and verdict.helpful
+        assert verdict.correct
+        assert verdict.helpful
         assert verdict.abstains == (not question.answerable)
         assert not judge_answer(question, question.answer, False).correct
         for value in question.candidates:
@@ -130,7 +131,9 @@ def test_facts_follow_the_story():
         if ask.form == "colour":
             assert f"{ask.fact} {ask.slot('thing')}" in question.story
         if ask.form == "wish":
-            assert re.search(rf"{ask.slot('who')} (wished for|dreamed of|wanted to have) an? {ask.fact}", question.story)
+            assert re.search(
+                rf"{ask.slot('who')} (wished for|dreamed of|wanted to have) an? {ask.fact}", question.story
+            )
         if ask.kind == "unknown" and ask.form == "who":
             assert ask.slot("thing") not in question.story
 
@@ -150,7 +153,8 @@ def test_the_judge_can_not_be_gamed(answer):
 def test_short_right_answers_are_correct_and_not_helpful():
     for question in questions(1, "iid", 80):
         verdict = judge_answer(question, question.fact, True)
-        assert verdict.correct and not verdict.helpful
+        assert verdict.correct
+        assert not verdict.helpful
 
 
 @given(st.text(max_size=40))

@@ -124,7 +124,8 @@ def test_a_damaged_checkpoint_is_passed_over(rows, tmp_path, capsys):
     data[-1] ^= 1
     (newest / "model.safetensors").write_bytes(bytes(data))
     found = newest_sound(root, "f" * 64)
-    assert found is not None and found.step == 6
+    assert found is not None
+    assert found.step == 6
     again = job(rows, tmp_path / "a")
     train(again)
     assert torch.equal(weights(again.model), weights(whole.model))
@@ -141,7 +142,8 @@ def test_retention_keeps_the_newest(tmp_path):
     retain(tmp_path, 2)
     assert [path.name for path in checkpoints(tmp_path)] == ["step-00000002", "step-00000010"]
     found = newest_sound(tmp_path, "f")
-    assert found is not None and found.model["w"].tolist() == [1, 1]
+    assert found is not None
+    assert found.model["w"].tolist() == [1, 1]
 
 
 def test_a_non_finite_step_touches_nothing(rows, tmp_path):
@@ -154,7 +156,8 @@ def test_a_non_finite_step_touches_nothing(rows, tmp_path):
     report = trainer.update(rows.batch(range(4)))
     with torch.no_grad():
         trainer.model.model.norm.weight[0] = before[-16]
-    assert report["skipped"] == 1 and trainer.done.step == 2
+    assert report["skipped"] == 1
+    assert trainer.done.step == 2
     after = trainer.optimizer.tensors()
     assert all(torch.equal(state[name], after[name]) for name in state)
 
@@ -173,7 +176,8 @@ def test_a_full_disk_is_a_plain_error_and_keeps_the_last_checkpoint(rows, tmp_pa
     with pytest.raises(GroundupError, match="No space left.*intact"):
         train(job(rows, tmp_path / "a"))
     found = newest_sound(tmp_path / "a" / "checkpoints", "f" * 64)
-    assert found is not None and found.step == 3
+    assert found is not None
+    assert found.step == 3
 
 
 def test_validation_comes_after_its_checkpoint_and_again_after_a_kill(rows, tmp_path):
@@ -228,8 +232,8 @@ def test_a_plan_is_decided_once(tmp_path):
     section = PretrainSection(minutes=1.0)
     first = settled(tmp_path, section, (2.0, 10.0))
     assert settled(tmp_path, section, (0.1, 0.0)) == first
+    (tmp_path / "b").mkdir()
     with pytest.raises(GroundupError, match="only 4 updates"):
-        (tmp_path / "b").mkdir()
         settled(tmp_path / "b", section, (12.0, 10.0))
 
 

@@ -24,7 +24,8 @@ def test_orthogonalise_drives_singular_values_to_one_and_keeps_directions(shape)
     values = u.mT @ found @ vh.mT
     diagonal = torch.diagonal(values, dim1=-2, dim2=-1)
     assert (values - torch.diag_embed(diagonal)).abs().max().item() < 1e-4
-    assert 0.6 < diagonal.min().item() and diagonal.max().item() < 1.3
+    assert diagonal.min().item() > 0.6
+    assert diagonal.max().item() < 1.3
 
 
 def test_one_muon_step_by_hand():
@@ -47,22 +48,33 @@ def test_tall_matrices_step_further():
 
 
 def test_adamw_part_equals_torch():
-    model = Transformer(ARCH)
+    """Both get the same gradients: computed twice they differ by rounding, and AdamW divides by their size."""
+    model, twin = Transformer(ARCH), Transformer(ARCH)
     initialise(model, 0)
-    table = OptimizerTable(muon_lr=0.0, adamw_lr=1e-2, embedding_lr=1e-2, weight_decay=0.0)
-    twin = Transformer(ARCH)
     twin.load_state_dict(model.state_dict())
-    reference = torch.optim.AdamW(twin.parameters(), lr=5e-3, betas=table.betas, eps=table.epsilon, weight_decay=0.0)
+    table = OptimizerTable(muon_lr=0.0, adamw_lr=1e-2, embedding_lr=3e-2, weight_decay=0.1)
     ours = Optimizer(model, table)
-    ids = torch.randint(0, 16, (2, 8))
-    for step in range(3):
-        for network in (model, twin):
-            network.logits(network(ids)).square().mean().backward()
+    others = dict(twin.named_parameters())
+    embedding = [others.pop("model.embed_tokens.weight")]
+    groups = [
+        {"params": embedding, "lr": 0.5 * 3e-2, "weight_decay": 0.1},
+        {"params": [w for w in others.values() if w.ndim == 2], "lr": 0.5 * 1e-2, "weight_decay": 0.1},
+        {"params": [w for w in others.values() if w.ndim == 1], "lr": 0.5 * 1e-2, "weight_decay": 0.0},
+    ]
+    reference = torch.optim.AdamW(groups, betas=table.betas, eps=table.epsilon, foreach=False, fused=False)
+    generator = torch.Generator().manual_seed(1)
+    for step in range(4):
+        for a, b in zip(model.parameters(), twin.parameters(), strict=True):
+            # Sizes from a billionth to a thousandth: epsilon has its say in some and not in others.
+            scale = 10.0 ** -torch.randint(3, 10, a.shape, generator=generator)
+            a.grad = scale * torch.randn(a.shape, generator=generator)
+            b.grad = a.grad.clone()
         ours.step(0.5, step)
         reference.step()
-        reference.zero_grad()
     for a, b in zip(model.parameters(), twin.parameters(), strict=True):
-        assert torch.allclose(a, b, atol=1e-6)
+        assert torch.allclose(a, b, rtol=1e-6, atol=1e-7)
+        for key in ("step", "exp_avg", "exp_avg_sq"):
+            assert torch.allclose(ours.adamw.state[a][key], reference.state[b][key], rtol=1e-5, atol=0)
 
 
 def test_groups_by_role():
@@ -121,8 +133,10 @@ def test_the_guard_skips_spikes_and_gives_up_with_a_diagnosis():
     guard = Guard()
     for step in range(READY):
         assert guard.accepts(1.0, 1.0, step)
-    assert not guard.accepts(1.0, 13.0, 32) and guard.skipped == 1
-    assert guard.accepts(1.0, 11.0, 33) and guard.in_a_row == 0
+    assert not guard.accepts(1.0, 13.0, 32)
+    assert guard.skipped == 1
+    assert guard.accepts(1.0, 11.0, 33)
+    assert guard.in_a_row == 0
     twin = Guard()
     twin.restore(guard.state())
     assert twin.state() == guard.state()
