@@ -27,6 +27,7 @@ class Architecture:
     tied_embeddings: bool = True
     norm_eps: float = 1e-6
     initializer_range: float = 0.02
+    mimetic_attention: float = 0.0
 
     def __post_init__(self) -> None:
         if self.heads % self.kv_heads:
@@ -54,6 +55,7 @@ class Architecture:
             tied_embeddings=section.tied_embeddings,
             norm_eps=section.norm_eps,
             initializer_range=section.initializer_range,
+            mimetic_attention=section.mimetic_attention,
         )
 
     def to_dict(self) -> dict[str, Any]:

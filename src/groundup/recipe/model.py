@@ -39,7 +39,14 @@ class ModelSection(Section):
     tied_embeddings: bool = Field(default=True, description="Whether the output head is the embedding table itself.")
     norm_eps: float = Field(default=1e-6, gt=0, description="Added to the mean square inside every RMSNorm.")
     initializer_range: float = Field(
-        default=0.02, gt=0, description="Standard deviation of fresh weight matrices and embeddings."
+        default=0.02, gt=0, description="Standard deviation of fresh embeddings and of a head of their own."
+    )
+    mimetic_attention: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="Strength of the start of attention as look-up: keys projected as queries, outputs as this "
+        "times the transposed values. 0 starts outputs at zero. Helps small models on little data.",
     )
 
     @model_validator(mode="after")
