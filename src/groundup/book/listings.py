@@ -1,0 +1,76 @@
+"""The project's own code for the book, read from the source at the moment the book is made, so it never drifts."""
+
+from __future__ import annotations
+
+import inspect
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import groundup
+from groundup.corpus.text import digest, normalise, split_position
+from groundup.inference.engine import Decoding
+from groundup.model import attend_reference, bits_per_byte, document_mask, token_logprobs
+from groundup.model.norm import RMSNorm
+from groundup.model.positions import rotary_table, rotate
+from groundup.model.transformer import Block, FeedForward
+from groundup.posttraining import answer_logprobs, dpo_loss
+from groundup.run import wilson
+from groundup.storyworld import judge_answer
+from groundup.storyworld.narrate import tell
+from groundup.storyworld.world import World
+from groundup.tokenizer import encode_chat
+from groundup.tokenizer.plan import best_fit
+from groundup.training import lr_factor, orthogonalise
+from groundup.training.guard import Guard
+from groundup.training.loop import Trainer
+from groundup.training.optimizers import Muon
+
+SHOWN: dict[str, Callable[..., Any]] = {
+    "world_apply": World.apply,
+    "tell": tell,
+    "normalise": normalise,
+    "digest": digest,
+    "split_position": split_position,
+    "best_fit": best_fit,
+    "encode_chat": encode_chat,
+    "rms_norm": RMSNorm.forward,
+    "rotary_table": rotary_table,
+    "rotate": rotate,
+    "attend_reference": attend_reference,
+    "document_mask": document_mask,
+    "feed_forward": FeedForward.forward,
+    "block": Block.forward,
+    "token_logprobs": token_logprobs,
+    "bits_per_byte": bits_per_byte,
+    "orthogonalise": orthogonalise,
+    "muon_step": Muon.step,
+    "lr_factor": lr_factor,
+    "gradients": Trainer.gradients,
+    "guard": Guard.accepts,
+    "restore": Trainer.restore,
+    "answer_logprobs": answer_logprobs,
+    "dpo_loss": dpo_loss,
+    "wilson": wilson,
+    "judge_answer": judge_answer,
+    "decoding_step": Decoding.step,
+}
+
+
+def listing(function: Callable[..., Any]) -> dict[str, Any]:
+    """Name, file below the package, first line and source text of a function."""
+    shown = inspect.unwrap(function)
+    path = Path(inspect.getsourcefile(shown) or "")
+    lines, first = inspect.getsourcelines(shown)
+    return {
+        "name": shown.__qualname__,
+        "file": path.relative_to(Path(groundup.__file__).parents[1]).as_posix(),
+        "line": first,
+        "source": textwrap.dedent("".join(lines)).rstrip(),
+    }
+
+
+def listings() -> dict[str, dict[str, Any]]:
+    """Every listing that a chapter may show."""
+    return {key: listing(function) for key, function in SHOWN.items()}

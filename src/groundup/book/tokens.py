@@ -1,0 +1,173 @@
+"""The tokenizer chapter: a sentence taken apart, merges, statistics of this run's vocabulary, packed rows."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tokenizers
+from numpy.typing import NDArray
+
+from groundup.book.text import token_text
+from groundup.corpus import read_documents
+from groundup.recipe import Recipe, TrainSection
+from groundup.run import UserError
+from groundup.tokenizer import PackedRows, Tokenizer, TokenShards
+from groundup.tokenizer.bpe import SPLIT_PATTERNS, byte_of_character
+
+Facts = dict[str, Any]
+COUNTED_TOKENS = 2_000_000
+SENTENCE_CHARACTERS = 110
+FIRST_MERGES = 48
+FREQUENT = 30
+ROWS_SHOWN = 8
+
+
+def tokenizer(run: Path, recipe: Recipe, metrics: Facts) -> Facts | None:
+    """All that the chapter shows, from RUN/tokenizer and RUN/corpus; None where there is no tokenizer yet."""
+    try:
+        tool = Tokenizer.load(run / "tokenizer")
+        shards = TokenShards(run / "tokenizer" / "shards" / "train")
+        sentence = _sentence(run)
+    except UserError:
+        return None
+    content = json.loads(tool.json)
+    merges = [tuple(pair.split(" ")) if isinstance(pair, str) else tuple(pair) for pair in content["model"]["merges"]]
+    counts = _counts(shards, tool.vocabulary_size)
+    ids = tool.encode(sentence)
+    specials = tool.special_ids()
+    return {
+        "metrics": metrics,
+        "vocabulary_size": tool.vocabulary_size,
+        "specials": [{"name": name, "id": number} for name, number in specials.items() if "reserved" not in name],
+        "reserved": sum("reserved" in name for name in specials),
+        "merges": len(merges),
+        "pattern": SPLIT_PATTERNS[recipe.tokenizer.split_pattern] if recipe.tokenizer else "",
+        "sentence": sentence,
+        "tokens": [{"text": token_text(tool.token(number)), "id": number} for number in ids],
+        "sentence_bytes": len(sentence.encode()),
+        "steps": _merge_steps(tool.json, sentence, merges),
+        "first_merges": [
+            {"left": _shown(left), "right": _shown(right), "rank": rank}
+            for rank, (left, right) in enumerate(merges[:FIRST_MERGES], 1)
+        ],
+        **_statistics(tool, counts, set(specials.values())),
+        **_fertility(run, tool),
+        "rows": _rows(shards, run, recipe),
+    }
+
+
+def _sentence(run: Path) -> str:
+    """The first sentence of a validation document that is long enough to be worth taking apart."""
+    for document in islice(read_documents(run / "corpus", "validation"), 50):
+        for sentence in re.split(r"(?<=[.!?])\s+|\n+", document.text):
+            if 30 <= len(sentence) <= SENTENCE_CHARACTERS:
+                return sentence
+    document = next(read_documents(run / "corpus", "train"))
+    return document.text[:SENTENCE_CHARACTERS]
+
+
+def _shown(stand_ins: str) -> str:
+    """A token in the byte alphabet of tokenizer.json, as readers see it."""
+    table = byte_of_character()
+    return token_text(bytes(table[character] for character in stand_ins))
+
+
+def _merge_steps(content: str, sentence: str, merges: list[tuple[str, ...]]) -> Facts:
+    """How the sentence's longest word is put together, merge by merge: the rule of BPE at work."""
+    words = tokenizers.Tokenizer.from_str(content).pre_tokenizer.pre_tokenize_str(sentence)
+    word = max((piece for piece, _ in words), key=len, default="")
+    ranks = {pair: rank for rank, pair in enumerate(merges, 1)}
+    pieces = list(word)
+    steps: list[Facts] = [{"pieces": [_shown(piece) for piece in pieces], "rank": None, "pair": None}]
+    while True:
+        pairs = [(ranks[pair], pair) for pair in zip(pieces, pieces[1:], strict=False) if pair in ranks]
+        if not pairs:
+            break
+        rank, (left, right) = min(pairs)
+        merged: list[str] = []
+        for piece in pieces:
+            if merged and merged[-1] == left and piece == right:
+                merged[-1] = left + right
+            else:
+                merged.append(piece)
+        pieces = merged
+        steps.append({"pieces": [_shown(p) for p in pieces], "rank": rank, "pair": [_shown(left), _shown(right)]})
+    return {"word": _shown(word), "states": steps, "words": [_shown(piece) for piece, _ in words]}
+
+
+def _counts(shards: TokenShards, size: int) -> NDArray[np.int64]:
+    """How often each id occurs in the first ``COUNTED_TOKENS`` training tokens, [vocabulary]."""
+    counts = np.zeros(size, np.int64)
+    seen = 0
+    for number in range(len(shards)):
+        ids = shards.doc(number)
+        counts += np.bincount(ids, minlength=size)
+        seen += len(ids)
+        if seen >= COUNTED_TOKENS:
+            break
+    return counts
+
+
+def _statistics(tool: Tokenizer, counts: NDArray[np.int64], specials: set[int]) -> Facts:
+    """The most frequent tokens, their rank and frequency (Zipf's law), and how long tokens are."""
+    total = int(counts.sum())
+    order = [int(number) for number in np.argsort(-counts, kind="stable") if counts[number] > 0]
+    texts = [number for number in order if number not in specials]
+    marks = sorted({round(10 ** (step / 12)) for step in range(int(12 * math.log10(max(1, len(order)))) + 1)})
+    sizes = np.array(tool.token_bytes())
+    longest = int(sizes.max(initial=1))
+    used = counts * (sizes > 0)
+    return {
+        "counted": total,
+        "frequent": [
+            {"text": token_text(tool.token(number)), "count": int(counts[number])} for number in texts[:FREQUENT]
+        ],
+        "zipf": [[rank, int(counts[order[rank - 1]]) / total] for rank in marks if rank <= len(order)],
+        "token_bytes": [
+            {
+                "bytes": size,
+                "vocabulary": float(np.mean(sizes[sizes > 0] == size)),
+                "text": float(used[sizes == size].sum() / max(1, used.sum())),
+            }
+            for size in range(1, min(longest, 16) + 1)
+        ],
+        "longest": [token_text(tool.token(int(number))) for number in np.argsort(-sizes, kind="stable")[:8]],
+    }
+
+
+def _fertility(run: Path, tool: Tokenizer) -> Facts:
+    """Tokens a word and bytes a token over validation text, beside what single bytes would take."""
+    texts = [document.text for document in islice(read_documents(run / "corpus", "validation"), 2000)]
+    tokens = sum(map(len, tool.encode_batch(texts)))
+    words = sum(len(text.split()) for text in texts)
+    size = sum(len(text.encode()) for text in texts)
+    return {
+        "fertility": tokens / max(1, words),
+        "bytes_per_token": size / max(1, tokens),
+        "bytes_per_word": size / max(1, words),
+    }
+
+
+def _rows(shards: TokenShards, run: Path, recipe: Recipe) -> Facts | None:
+    """The first packed rows of the first training stage: lengths of the documents' pieces in each."""
+    section = recipe.pretrain
+    if not isinstance(section, TrainSection):
+        return None
+    length = section.sequence_length or recipe.model.context_length
+    try:
+        packed = PackedRows(shards, length, recipe.run.seed)
+    except UserError:
+        return None
+    count = min(ROWS_SHOWN, packed.rows(0))
+    return {
+        "length": length,
+        "rows": [[piece.length for piece in packed.pieces(row)] for row in range(count)],
+        "padding": packed.padding(0),
+        "count": packed.rows(0),
+    }
