@@ -212,6 +212,7 @@ def settled(tmp_path, section, measured=(2.0, 10.0)):
         tokens_per_update=60.0,
         updates_per_epoch=7.5,
         seconds_per_update=lambda: measured,
+        compiles=lambda steps: steps > 10,
     )
 
 
@@ -225,6 +226,7 @@ def test_budgets(tmp_path):
         (tmp_path / name).mkdir()
         plan = settled(tmp_path / name, PretrainSection(**budget))
         assert plan.steps == steps
+        assert plan.compiled == (steps > 10)
         assert json.loads((tmp_path / name / "plan.json").read_text())["steps"] == steps
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from groundup.book.text import token_text
+from groundup.book.text import excerpt, token_text
 from groundup.model import document_mask
 from groundup.posttraining import EncodedPair, pack, read_preferences
 from groundup.posttraining.pairs import batch_of
@@ -26,6 +27,7 @@ PICTURE = 256
 """Most places along the side of a mask's picture."""
 SAMPLE_STEPS = 4
 SAMPLE_PROMPTS = 3
+SAMPLE_CHARACTERS = 420
 PLOTTED = (
     "loss", "lr", "grad_norm", "tokens_per_second", "mfu", "validation_loss", "bits_per_byte", "accuracy", "margin",
     "reward_chosen", "reward_rejected", "logp_chosen", "logp_rejected",
@@ -89,13 +91,19 @@ def _samples(rows: Sequence[Facts]) -> list[Facts]:
         {
             "prompt": prompt,
             "texts": [
-                {"step": row["step"], "tokens": row.get("tokens"), "text": row["completion"]}
+                {"step": row["step"], "tokens": row.get("tokens"), "text": _short(row["completion"])}
                 for row in rows
                 if row["prompt"] == prompt and row["step"] in steps
             ],
         }
         for prompt in prompts
     ]
+
+
+def _short(text: str) -> str:
+    """A completion without blank lines, cut to what a table bears."""
+    shown, cut = excerpt(re.sub(r"\n\s*\n", "\n", text).strip("\n"), SAMPLE_CHARACTERS)
+    return f"{shown} […]" if cut else shown
 
 
 def row_mask(run: Path, recipe: Recipe) -> Facts | None:

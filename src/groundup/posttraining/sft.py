@@ -33,6 +33,9 @@ def write_data(section: SftSection, tokenizer: Tokenizer, out: Path, *, seed: in
 
     Returns:
         counts of conversations, tokens and supervised tokens.
+
+    Raises:
+        UserError: a record can't be read, or there is none to train on.
     """
     record = out / "data.json"
     if record.exists() and (known := read_json(record))["fingerprint"] == fingerprint:
@@ -60,7 +63,8 @@ def write_data(section: SftSection, tokenizer: Tokenizer, out: Path, *, seed: in
             counts["tokens"] += len(chat.ids)
             counts["supervised_tokens"] += sum(chat.loss_mask)
             bar.advance()
-        training.close()
+        if not training.close()["documents"]:
+            raise UserError("no conversation is left to learn from", where="[sft] data")
         validation.close()
         write_json(directory / "data.json", {"fingerprint": fingerprint, "counts": counts})
     return counts

@@ -21,7 +21,8 @@ class HardwareSection(Section):
     )
     compile: bool | Literal["auto"] = Field(
         default="auto",
-        description="Whether torch.compile is used: `auto` does where a C++ compiler is found.",
+        description="Whether torch.compile is used: `auto` does where a C++ compiler is found. A stage too short "
+        "to win the compiling back runs without.",
     )
     threads: int | Literal["auto"] = Field(
         default="auto", description="CPU threads: `auto` is one for each physical core. Unit: threads."

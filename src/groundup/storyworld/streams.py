@@ -27,7 +27,7 @@ from groundup.storyworld.world import World
 Message = dict[str, str]
 
 EASY_DOCUMENTS = 0.7
-EASY_CONVERSATIONS = 0.2
+EASY_CONVERSATIONS = 0.1
 """Shares of stories of two or three sentences. With few words to look back at, a small model finds out far sooner
 that looking back pays; the long stories are then learned on top of that."""
 

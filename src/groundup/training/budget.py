@@ -9,12 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from groundup.hardware import Hardware
-from groundup.model import Architecture, parameter_count
+from groundup.model import Architecture, flops_per_token, parameter_count
 from groundup.recipe import TrainSection
 from groundup.run import UserError, read_json, write_json
 
 CPU_TOKENS = 4096
 """Tokens in a micro-batch on a CPU: enough to fill the matrix products, few enough to stay near the caches."""
+COMPILE_FLOPS = {"cpu": 1e13, "cuda": 1e16}
+"""Training FLOPs from which compiling pays: about 100 s of uncompiled work on two CPU cores, a minute on a GPU."""
+COMPILE_MINUTES = 2.0
 MEMORY_SHARE = 0.5
 """Share of a GPU's memory that the activations of a micro-batch may take by the estimate."""
 
@@ -28,6 +31,18 @@ class Plan:
     rows_per_update: int
     micro_rows: int
     sequence_length: int
+    compiled: bool = False
+
+
+def compile_pays(section: TrainSection, arch: Architecture, steps: float, tokens_per_update: float, device: str) -> bool:
+    """Whether a stage is long enough to win back the time that compiling takes.
+
+    Decided from the work alone, and not by a clock, so that the same recipe decides the same.
+    """
+    if section.minutes is not None:
+        return section.minutes >= COMPILE_MINUTES
+    length = section.sequence_length or arch.context_length
+    return steps * tokens_per_update * flops_per_token(arch, length) >= COMPILE_FLOPS.get(device, math.inf)
 
 
 def activation_bytes(arch: Architecture, rows: int, length: int) -> float:
@@ -66,6 +81,7 @@ def settle(
     tokens_per_update: float,
     updates_per_epoch: float,
     seconds_per_update: Callable[[], tuple[float, float]],
+    compiles: Callable[[float], bool],
 ) -> Plan:
     """The plan kept in ``directory``, or a new one, written there before it is returned.
 
@@ -74,6 +90,7 @@ def settle(
         updates_per_epoch: updates in one pass over the data.
         seconds_per_update: measures (seconds of one update, seconds until the first); called for a budget of
             minutes alone.
+        compiles: whether a stage of so many updates is to be compiled.
     """
     path = directory / "plan.json"
     if path.exists():
@@ -98,6 +115,6 @@ def settle(
             )
     else:
         raise ValueError("a training section without a budget")
-    plan = Plan(fingerprint, max(1, steps), rows_per_update, micro, sequence_length)
+    plan = Plan(fingerprint, max(1, steps), rows_per_update, micro, sequence_length, compiles(steps))
     write_json(path, dataclasses.asdict(plan))
     return plan

@@ -39,6 +39,6 @@ def autocast(hardware: Hardware) -> AbstractContextManager[object]:
     return torch.autocast(hardware.device, torch.bfloat16)
 
 
-def compiled(loss: Callable[Arguments, Result], hardware: Hardware) -> Callable[Arguments, Result]:
-    """``loss`` compiled for the one shape it will see, or as it is."""
-    return torch.compile(loss, dynamic=False) if hardware.compile else loss
+def compiled(loss: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """``loss`` compiled for the one shape it will see."""
+    return torch.compile(loss, dynamic=False)

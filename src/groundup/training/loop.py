@@ -9,6 +9,7 @@ by one that reads the last checkpoint and reaches the same bits.
 from __future__ import annotations
 
 import faulthandler
+import math
 import sys
 import time
 from collections.abc import Callable
@@ -74,7 +75,7 @@ class Trainer:
         self.job = job
         self.model = job.model.to(job.hardware.device).train()
         self.optimizer = Optimizer(self.model, job.section.optimizer, product_dtype(job.hardware))
-        self.loss = compiled(job.objective.loss, job.hardware)
+        self.loss = compiled(job.objective.loss) if job.plan.compiled else job.objective.loss
         self.guard = Guard()
         self.done = Progress()
         job.out.mkdir(parents=True, exist_ok=True)
@@ -131,6 +132,7 @@ class Trainer:
         trainer = {
             "tokens": self.done.tokens,
             "seconds": self.done.seconds,
+            "last": dict(self.done.last),
             "guard": self.guard.state(),
             "metrics_position": self.metrics.position(),
             "samples_position": self.samples.position(),
@@ -145,7 +147,7 @@ class Trainer:
         self.optimizer.load(snapshot.optimizer)
         torch.set_rng_state(snapshot.optimizer["rng.torch"])
         trainer = snapshot.trainer
-        self.done = Progress(snapshot.step, trainer["tokens"], trainer["seconds"])
+        self.done = Progress(snapshot.step, trainer["tokens"], trainer["seconds"], trainer["last"])
         self.guard.restore(trainer["guard"])
         self.metrics.rewind(trainer["metrics_position"])
         self.samples.rewind(trainer["samples_position"])
@@ -250,7 +252,8 @@ def _log_step(trainer: Trainer, report: dict[str, float], rate: float) -> None:
     if trainer._peak:
         record["mfu"] = flops / trainer._peak
     trainer.metrics.write(record)
-    done.last["loss"] = report["loss"]
+    if math.isfinite(report["loss"]):  # a refused update may have none
+        done.last["loss"] = report["loss"]
 
 
 def _due(every: int, step: int, steps: int) -> bool:

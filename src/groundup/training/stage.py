@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from groundup.model import Transformer
 from groundup.recipe import TrainSection
 from groundup.run import staged_directory
 from groundup.tokenizer import Tokenizer
-from groundup.training.budget import Plan, settle
+from groundup.training.budget import Plan, compile_pays, settle
 from groundup.training.budget import micro_rows as rows_for
 from groundup.training.loop import Job, Trainer
 from groundup.training.objective import Objective, Source
@@ -49,9 +50,13 @@ def make_plan(
     """Settle the stage's plan (see :func:`settle`); a budget of minutes is measured on throw-away updates."""
     length = section.sequence_length or model.arch.context_length
     micro = rows_for(section, model.arch, rows_per_update, length, hardware)
+    tokens = rows_per_update * length * (1 - rows.padding(0))
+
+    def compiles(steps: float) -> bool:
+        return hardware.compile and compile_pays(section, model.arch, steps, tokens, hardware.device)
 
     def seconds_per_update() -> tuple[float, float]:
-        trial = Plan("", 1 << 30, rows_per_update, micro, length)
+        trial = Plan("", 1 << 30, rows_per_update, micro, length, compiles(math.inf))
         return _measure(section, model, source_of(rows_per_update), objective, trial, out, hardware, seed)
 
     return settle(
@@ -61,9 +66,10 @@ def make_plan(
         rows_per_update=rows_per_update,
         micro=micro,
         sequence_length=length,
-        tokens_per_update=rows_per_update * length * (1 - rows.padding(0)),
+        tokens_per_update=tokens,
         updates_per_epoch=rows.rows(0) / rows_per_update,
         seconds_per_update=seconds_per_update,
+        compiles=compiles,
     )
 
 
