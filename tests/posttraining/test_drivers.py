@@ -1,0 +1,194 @@
+"""The whole way on files that a user brings: sft, then dpo, each once through and once resumed."""
+
+import json
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from groundup.hardware import Hardware
+from groundup.interchange import load_model, save_model
+from groundup.model import Architecture, Transformer, initialise
+from groundup.posttraining import dpo, sft
+from groundup.recipe import DpoSection, OptimizerTable, SftSection
+from groundup.run import Interrupted, UserError, sha256_file
+from groundup.tokenizer import Tokenizer
+from groundup.training import read_journal
+from groundup.training.checkpoint import checkpoints
+
+PEOPLE, PLACES = ("Mia", "Tom", "Ana"), ("park", "hill", "lake")
+STORIES = [(f"{who} went to the {place}. Where is {who}?", who, place) for who in PEOPLE for place in PLACES]
+TIMES = ("seconds", "tokens_per_second", "gflops", "mfu")
+
+
+@pytest.fixture
+def run(tmp_path: Path, tokenizer: Tokenizer) -> Path:
+    """A run with a tokenizer, a fresh base model and two files of data."""
+    (tmp_path / "tokenizer").mkdir()
+    (tmp_path / "tokenizer" / "tokenizer.json").write_text(tokenizer.json)
+    model = Transformer(Architecture(tokenizer.vocabulary_size, 2, 32, 4, 2, 8, 48, 64))
+    initialise(model, 1)
+    (tmp_path / "base").mkdir()
+    save_model(model, tmp_path / "base")
+    chats = [{"instruction": question, "output": f"{who} is in the {place}."} for question, who, place in STORIES]
+    pairs = [
+        {"prompt": question, "chosen": f"{who} is in the {place}.", "rejected": f"It was late in the {place}."}
+        for question, who, place in STORIES
+    ]
+    for name, records in (("chats", chats), ("pairs", pairs)):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    return tmp_path
+
+
+def sft_section(run: Path, **values: Any) -> SftSection:
+    settings = {
+        "steps": 24,
+        "tokens_per_update": 128,
+        "micro_batch": 1,
+        "log_every": 1,
+        "checkpoint_every": 10,
+        "validate_every": 0,
+        "sample_prompts": ("Where is Mia?",),
+        "optimizer": OptimizerTable(muon_lr=0.02, adamw_lr=0.01, embedding_lr=0.01),
+    }
+    return SftSection(data=(str(run / "chats.jsonl"),), **(settings | values))
+
+
+def dpo_section(run: Path, **values: Any) -> DpoSection:
+    settings = {
+        "steps": 12,
+        "pairs_per_update": 6,
+        "micro_batch": 2,
+        "beta": 0.5,
+        "log_every": 1,
+        "checkpoint_every": 5,
+        "optimizer": OptimizerTable(muon_lr=0.0, adamw_lr=2e-3, embedding_lr=2e-3),
+    }
+    return DpoSection(data=(str(run / "pairs.jsonl"),), **(settings | values))
+
+
+def train(stage, section, run: Path, start: Path, cpu: Hardware, *, name="", fingerprint="f", stop=lambda: False):
+    return stage(
+        section,
+        run=run,
+        out=run / (name or section.kind),
+        start=start,
+        seed=1,
+        hardware=cpu,
+        fingerprint=fingerprint,
+        should_stop=stop,
+    )
+
+
+def untimed(metrics: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in metrics.items() if name not in TIMES}
+
+
+def equal_weights(one: Path, other: Path) -> bool:
+    a, b = load_file(one / "model.safetensors"), load_file(other / "model.safetensors")
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def losses(out: Path) -> list[float]:
+    return [record["loss"] for record in read_journal(out / "metrics.jsonl") if "loss" in record]
+
+
+def test_sft_then_dpo(run, cpu):
+    tuned = train(sft, sft_section(run), run, run / "base", cpu)
+    first, *_, last = losses(run / "sft")
+    assert (tuned["conversations"], tuned["steps"], len(losses(run / "sft"))) == (9, 24, 24)
+    assert first == pytest.approx(math.log(load_model(run / "base").arch.vocabulary_size), rel=0.1)
+    assert last < 0.6 * first
+    assert tuned["loss"] == last
+    (sample,) = read_journal(run / "sft" / "samples.jsonl")
+    assert (sample["step"], sample["prompt"]) == (24, "Where is Mia?")
+
+    before = sha256_file(run / "sft" / "final" / "model.safetensors")
+    aligned = train(dpo, dpo_section(run), run, run / "sft" / "final", cpu)
+    journal = read_journal(run / "dpo" / "metrics.jsonl")
+    assert (aligned["pairs"], aligned["prompts_cut"], aligned["pairs_left_out"]) == (9, 0, 0)
+    assert journal[0]["loss"] == pytest.approx(math.log(2), abs=1e-5)
+    assert journal[-1]["loss"] < 0.5
+    assert journal[-1]["accuracy"] == 1.0
+    assert journal[-1]["margin"] > journal[0]["margin"] == pytest.approx(0, abs=1e-4)
+    assert sha256_file(run / "sft" / "final" / "model.safetensors") == before
+    assert not equal_weights(run / "sft" / "final", run / "dpo" / "final")
+
+
+@pytest.mark.parametrize("lost", [0, 1])
+@pytest.mark.parametrize("stage", [sft, dpo])
+def test_a_second_call_reaches_the_same_bits(run, cpu, stage, lost):
+    """After `final` is lost, with or without the newest checkpoint: the rest is trained again, to the bit."""
+    section = (sft_section if stage is sft else dpo_section)(run)
+    whole = train(stage, section, run, run / "base", cpu)
+    out = run / section.kind
+    journal = [untimed(record) for record in read_journal(out / "metrics.jsonl")]
+    samples = read_journal(out / "samples.jsonl")
+    shutil.copytree(out / "final", run / "kept")
+    shutil.rmtree(out / "final")
+    for directory in checkpoints(out / "checkpoints")[2 - lost :]:
+        shutil.rmtree(directory)
+    again = train(stage, section, run, run / "base", cpu)
+    assert equal_weights(run / "kept", out / "final")
+    assert untimed(again) == untimed(whole)
+    assert [untimed(record) for record in read_journal(out / "metrics.jsonl")] == journal
+    assert read_journal(out / "samples.jsonl") == samples
+
+
+@pytest.mark.parametrize("stage", [sft, dpo])
+def test_stopped_and_started_again(run, cpu, stage):
+    section = (sft_section if stage is sft else dpo_section)(run)
+    train(stage, section, run, run / "base", cpu, name="whole")
+    asked = []
+    with pytest.raises(Interrupted, match="stopped at step 7"):
+        train(stage, section, run, run / "base", cpu, name="parts", stop=lambda: asked.append(0) or len(asked) == 7)
+    assert not (run / "parts" / "final").exists()
+    train(stage, section, run, run / "base", cpu, name="parts")
+    assert equal_weights(run / "whole" / "final", run / "parts" / "final")
+    assert losses(run / "whole") == losses(run / "parts")
+
+
+def test_the_micro_batch_is_for_memory_only(run, cpu):
+    for micro in (1, 2):
+        train(sft, sft_section(run, micro_batch=micro, steps=3), run, run / "base", cpu, name=f"sft{micro}")
+        train(dpo, dpo_section(run, micro_batch=micro, steps=3), run, run / "base", cpu, name=f"dpo{micro}")
+    for kind in ("sft", "dpo"):
+        assert losses(run / f"{kind}1") == pytest.approx(losses(run / f"{kind}2"), abs=1e-4)
+
+
+def test_changed_data_start_anew(run, cpu):
+    """Another fingerprint: no checkpoint, no encoded data and no reference of before is taken over."""
+    train(dpo, dpo_section(run), run, run / "base", cpu)
+    kept = sha256_file(run / "dpo" / "reference.safetensors")
+    lines = (run / "pairs.jsonl").read_text().splitlines()
+    (run / "pairs.jsonl").write_text("\n".join(lines[:6]))
+    again = train(dpo, dpo_section(run), run, run / "base", cpu, fingerprint="g")
+    assert again["pairs"] == 6
+    assert sha256_file(run / "dpo" / "reference.safetensors") != kept
+    assert losses(run / "dpo")[0] == pytest.approx(math.log(2), abs=1e-5)
+    assert len(losses(run / "dpo")) == 12
+
+
+def test_another_start_has_another_reference(run, cpu):
+    train(dpo, dpo_section(run), run, run / "base", cpu)
+    start = run / "dpo" / "final"
+    (run / "other").mkdir()
+    shutil.copy(run / "dpo" / "reference.safetensors", run / "other")
+    train(dpo, dpo_section(run), run, start, cpu, name="other")
+    assert losses(run / "other")[0] == pytest.approx(math.log(2), abs=1e-5)
+
+
+def test_bad_data_stop_the_stage_before_training(run, cpu):
+    with (run / "chats.jsonl").open("a") as file:
+        file.write('{"instruction": "Where?"}\n')
+    with pytest.raises(UserError, match="'output' is None") as caught:
+        train(sft, sft_section(run), run, run / "base", cpu)
+    assert caught.value.where == f"{run / 'chats.jsonl'}:10"
+    assert not (run / "sft" / "checkpoints").exists()
+    for stage, section in ((sft, sft_section(run)), (dpo, dpo_section(run))):
+        with pytest.raises(ValueError, match="needs weights"):
+            train(stage, section, run, None, cpu)
