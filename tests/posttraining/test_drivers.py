@@ -15,7 +15,7 @@ from groundup.interchange import load_model, save_model
 from groundup.model import Architecture, Transformer, initialise
 from groundup.posttraining import dpo, sft
 from groundup.recipe import DpoSection, OptimizerTable, SftSection
-from groundup.run import Interrupted, UserError, sha256_file
+from groundup.run import Interrupted, UserError, read_json, sha256_file
 from groundup.tokenizer import Tokenizer
 from groundup.training import read_journal
 from groundup.training.checkpoint import checkpoints
@@ -158,6 +158,18 @@ def test_the_micro_batch_is_for_memory_only(run, cpu):
         train(dpo, dpo_section(run, micro_batch=micro, steps=3), run, run / "base", cpu, name=f"dpo{micro}")
     for kind in ("sft", "dpo"):
         assert losses(run / f"{kind}1") == pytest.approx(losses(run / f"{kind}2"), abs=1e-4)
+
+
+@pytest.mark.parametrize("stage", [sft, dpo])
+def test_a_budget_of_minutes_is_measured_and_leaves_no_trace(run, cpu, stage):
+    """The probe trains throw-away updates: the first loss is still that of the starting weights."""
+    choose = sft_section if stage is sft else dpo_section
+    with pytest.raises(Interrupted, match="stopped at step 1 "):
+        train(stage, choose(run, steps=None, minutes=1), run, run / "base", cpu, name="timed", stop=lambda: True)
+    assert read_json(run / "timed" / "plan.json")["steps"] >= 10
+    train(stage, choose(run, steps=10), run, run / "base", cpu, name="counted")
+    assert losses(run / "timed")[0] == losses(run / "counted")[0]
+    assert not [path.name for path in (run / "timed").iterdir() if path.name.startswith(".")]
 
 
 def test_changed_data_start_anew(run, cpu):

@@ -34,7 +34,9 @@ class Plan:
     compiled: bool = False
 
 
-def compile_pays(section: TrainSection, arch: Architecture, steps: float, tokens_per_update: float, device: str) -> bool:
+def compile_pays(
+    section: TrainSection, arch: Architecture, steps: float, tokens_per_update: float, device: str
+) -> bool:
     """Whether a stage is long enough to win back the time that compiling takes.
 
     Decided from the work alone, and not by a clock, so that the same recipe decides the same.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -99,6 +100,7 @@ def _measure(
         times.append(time.monotonic() - begun)
     trainer.metrics.close()
     trainer.samples.close()
+    shutil.rmtree(scratch)
     model.load_state_dict(before)
     return sorted(times)[repeats // 2], first
 
