@@ -16,8 +16,6 @@ PACKAGES = (
     "pyarrow",
     "safetensors",
     "tokenizers",
-    "tiktoken",
-    "rustbpe",
     "pydantic",
     "typst",
 )
