@@ -16,7 +16,7 @@ from groundup.model.norm import RMSNorm
 from groundup.model.positions import rotary_table, rotate
 from groundup.model.transformer import Block, FeedForward
 from groundup.posttraining import answer_logprobs, dpo_loss
-from groundup.run import wilson
+from groundup.run import bootstrap_ratio, wilson
 from groundup.storyworld import judge_answer
 from groundup.storyworld.narrate import tell
 from groundup.storyworld.world import World
@@ -53,6 +53,7 @@ SHOWN: dict[str, Callable[..., Any]] = {
     "answer_logprobs": answer_logprobs,
     "dpo_loss": dpo_loss,
     "wilson": wilson,
+    "bootstrap_ratio": bootstrap_ratio,
     "judge_answer": judge_answer,
     "decoding_step": Decoding.step,
 }

@@ -35,6 +35,7 @@ def architecture(run: Path, recipe: Recipe, models: list[str], vocabulary: int) 
     matmul = count.attention + count.feed_forward + arch.vocabulary_size * arch.hidden_size
     return {
         **arch.to_dict(),
+        "stock": arch.stock_layout,
         "total": count.total,
         "parts": [
             {"name": name, "parameters": number}

@@ -21,6 +21,7 @@ Facts = dict[str, Any]
 CONTINUED = 3
 CONTINUED_TOKENS = 100
 TEMPERATURE = 0.8
+TOP_P = 0.95
 
 
 def questions_answered(
@@ -88,7 +89,11 @@ def conversations_answered(model: Transformer, tool: Tokenizer, data: Path) -> l
     params = SamplingParams(max_tokens=CONTINUED_TOKENS, stop_ids=(tool.end, tool.endoftext))
     answers = generate(model, [prompt for prompt, _ in found], params, tokenizer=tool)
     return [
-        {"prompt": excerpt(tool.decode(prompt), 1500)[0], "answer": answer.text, "truth": tool.decode(truth)}
+        {
+            "prompt": excerpt(tool.decode(prompt, special=True).replace("<|end|>", "<|end|>\n"), 1500)[0],
+            "answer": answer.text,
+            "truth": tool.decode(truth),
+        }
         for (prompt, truth), answer in zip(found, answers, strict=True)
     ]
 
@@ -108,11 +113,17 @@ def texts_continued(run: Path, model: Transformer, tool: Tokenizer, seed: int) -
     if not found:
         return []
     params = SamplingParams(
-        max_tokens=CONTINUED_TOKENS, temperature=TEMPERATURE, top_p=0.95, seed=seed, stop_ids=(tool.endoftext,)
+        max_tokens=CONTINUED_TOKENS, temperature=TEMPERATURE, top_p=TOP_P, seed=seed, stop_ids=(tool.endoftext,)
     )
     prompts = [[tool.endoftext, *beginning] for beginning, _ in found]
     answers = generate(model, prompts, params, tokenizer=tool)
     return [
-        {"prompt": tool.decode(beginning), "answer": answer.text, "truth": tool.decode(truth)}
+        {
+            "prompt": tool.decode(beginning),
+            "answer": answer.text,
+            "truth": tool.decode(truth),
+            "temperature": TEMPERATURE,
+            "top_p": TOP_P,
+        }
         for (beginning, truth), answer in zip(found, answers, strict=True)
     ]
