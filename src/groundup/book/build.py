@@ -21,7 +21,7 @@ from groundup.book.text import visible_everywhere
 from groundup.interchange import load_model
 from groundup.model import Transformer
 from groundup.recipe import TRAINING_KINDS, BookSection, Recipe
-from groundup.run import Manifest, progress, write_bytes, write_json
+from groundup.run import Manifest, progress, read_json, write_bytes, write_json
 from groundup.tokenizer import Tokenizer
 
 Facts = dict[str, Any]
@@ -118,12 +118,14 @@ def _device(run: Path) -> str:
 
 def _export(run: Path, name: str, manifest: Manifest) -> Facts:
     """The files of an export, and the configuration that other tools read."""
-    config = run / name / "hf" / "config.json"
+    path = run / name / "hf" / "config.json"
+    config = read_json(path) if path.is_file() else {}
+    config.pop("groundup", None)  # our own record of the same shape
     return {
         "name": name,
         "files": [{"path": path, **entry} for path, entry in sorted(manifest.files.items())],
         "metrics": manifest.metrics,
-        "config": config.read_text(encoding="utf-8") if config.is_file() else None,
+        "config": json.dumps(config, indent=2) if config else None,
     }
 
 
