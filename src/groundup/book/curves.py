@@ -16,6 +16,7 @@ from groundup.book.text import excerpt, token_text
 from groundup.model import document_mask
 from groundup.posttraining import EncodedPair, pack, read_preferences
 from groundup.posttraining.pairs import batch_of
+from groundup.posttraining.sft import HELD_OUT
 from groundup.recipe import DpoSection, Recipe, Stage, TrainSection
 from groundup.run import Manifest, UserError, read_json
 from groundup.tokenizer import PackedRows, Tokenizer, TokenShards, encode_chat
@@ -61,6 +62,7 @@ def training(run: Path, stage: Stage, manifest: Manifest) -> Facts:
         "mfu": _median([row["mfu"] for row in rows if "mfu" in row]),
         "first_loss": next((row["loss"] for row in rows if "loss" in row), None),
         "samples": _samples(read_journal(directory / "samples.jsonl")),
+        "held_out": HELD_OUT,
         "checkpoints": sorted(path.name for path in (directory / "checkpoints").glob("step-*")),
         "keep_checkpoints": section.keep_checkpoints,
     }

@@ -103,6 +103,7 @@ def story_world(seed: int) -> Facts:
             "openings": len(OPENINGS),
             "closings": len(CLOSINGS),
             "connectors": len(CONNECTORS),
+            "events": len(SENTENCES),
             "sentences": sum(map(len, SENTENCES.values())),
             "phrasings": sum(map(len, PHRASINGS.values())),
             "unseen_phrasings": sum(map(len, UNSEEN_PHRASINGS.values())),

@@ -18,7 +18,7 @@ from groundup.model.transformer import Block, FeedForward
 from groundup.posttraining import answer_logprobs, dpo_loss
 from groundup.run import bootstrap_ratio, wilson
 from groundup.storyworld import judge_answer
-from groundup.storyworld.narrate import tell
+from groundup.storyworld.narrate import narrate_for, tell
 from groundup.storyworld.world import World
 from groundup.tokenizer import encode_chat
 from groundup.tokenizer.plan import best_fit
@@ -30,6 +30,7 @@ from groundup.training.optimizers import Muon
 SHOWN: dict[str, Callable[..., Any]] = {
     "world_apply": World.apply,
     "tell": tell,
+    "narrate_for": narrate_for,
     "normalise": normalise,
     "digest": digest,
     "split_position": split_position,
