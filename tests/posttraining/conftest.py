@@ -40,7 +40,7 @@ def model(tokenizer: Tokenizer) -> Transformer:
     return network
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def reproducible_kernels(cpu: Hardware) -> Iterator[None]:
     prepare(cpu)
     yield

@@ -21,6 +21,7 @@ from groundup.tokenizer import Tokenizer, encode_chat
 from groundup.training import Job, Plan, to_tensors
 from groundup.training.loop import Trainer
 
+pytestmark = pytest.mark.usefixtures("reproducible_kernels")
 LENGTH = 64
 QUESTIONS = ["Where is Mia?", "Who has 7 red balls?", "Tom went to the hill. Where is Tom?", "Ana?"]
 PREFERENCES = [

@@ -20,6 +20,7 @@ from groundup.tokenizer import Tokenizer
 from groundup.training import read_journal
 from groundup.training.checkpoint import checkpoints
 
+pytestmark = pytest.mark.usefixtures("reproducible_kernels")
 PEOPLE, PLACES = ("Mia", "Tom", "Ana"), ("park", "hill", "lake")
 STORIES = [(f"{who} went to the {place}. Where is {who}?", who, place) for who in PEOPLE for place in PLACES]
 TIMES = ("seconds", "tokens_per_second", "gflops", "mfu")
