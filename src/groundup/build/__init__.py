@@ -13,9 +13,10 @@ In come a recipe and a run directory; out come the stage directories with their 
 
 from groundup.build.chat import Speaker, open_speaker, sample_conversation
 from groundup.build.driver import BuildReport, build, choose_stages, duration
-from groundup.build.expectations import Outcome, check_expectations, load_results
+from groundup.build.expectations import Outcome, check_expectations, load_comparisons, load_results
 from groundup.build.record import RunRecord
 from groundup.build.show import (
+    changes_table,
     expectations_table,
     result_paths,
     results_table,
@@ -39,11 +40,13 @@ __all__ = [
     "export_model",
     "find_stage",
     "list_runs",
+    "load_comparisons",
     "load_results",
     "measure",
     "open_run",
     "open_speaker",
     "result_paths",
+    "changes_table",
     "results_table",
     "sample_conversation",
     "show_conversation",

@@ -41,6 +41,16 @@ def load_results(recipe: Recipe, run: Path) -> dict[str, Any]:
     return merged
 
 
+def load_comparisons(recipe: Recipe, run: Path) -> dict[str, Any]:
+    """comparisons.json of the last evaluate stage that is built; empty where there is none."""
+    found: dict[str, Any] = {}
+    for stage in recipe.ordered_stages():
+        path = run / stage.name / "comparisons.json"
+        if isinstance(stage.section, EvaluateSection) and path.is_file():
+            found = read_json(path)
+    return found
+
+
 def check_expectations(recipe: Recipe, run: Path) -> list[Outcome]:
     """Each entry of ``[expect]`` with what was measured."""
     results = load_results(recipe, run)

@@ -56,6 +56,25 @@ def _score(leaf: Mapping[str, Any] | None) -> str:
     return f"{100 * leaf['value']:.1f} ({100 * leaf['low']:.0f}-{100 * leaf['high']:.0f})"
 
 
+def changes_table(comparisons: Mapping[str, Any]) -> Table:
+    """What the last tuning stage changed: paired differences on the same items, in points, with their intervals."""
+    name, changes = list(comparisons.items())[-1]
+    table = Table(title=f"Change {name} (paired, points)", title_justify="left", box=SIMPLE_HEAD)
+    tasks = {task: of for task, of in changes.items() if not any(task.startswith(f"{whole}_") for whole in changes)}
+    splits = list(dict.fromkeys(split for of in tasks.values() for split in of))
+    table.add_column("")
+    for split in splits:
+        table.add_column(split, justify="right")
+    for task, of in tasks.items():
+        cells = [of.get(split) for split in splits]
+        table.add_row(task, *("-" if leaf is None else _change(leaf) for leaf in cells))
+    return table
+
+
+def _change(leaf: Mapping[str, Any]) -> str:
+    return f"{100 * leaf['value']:+.1f} ({100 * leaf['low']:+.0f} to {100 * leaf['high']:+.0f})"
+
+
 def expectations_table(outcomes: Sequence[Outcome]) -> Table:
     """Each expectation, what was measured, and whether it was met."""
     table = Table(title="Expectations", title_justify="left")

@@ -85,8 +85,10 @@ def _as_json(report: BuildReport, outcomes: list[Outcome]) -> dict[str, Any]:
 def _show(report: BuildReport, outcomes: list[Outcome], *, measured: bool) -> None:
     """Scores, a conversation, and where things are, for a reader."""
     from groundup.build import (
+        changes_table,
         duration,
         expectations_table,
+        load_comparisons,
         load_results,
         result_paths,
         results_table,
@@ -98,6 +100,8 @@ def _show(report: BuildReport, outcomes: list[Outcome], *, measured: bool) -> No
     console = stdout_console()
     if measured:
         console.print(results_table(load_results(report.recipe, report.run)))
+        if comparisons := load_comparisons(report.recipe, report.run):
+            console.print(changes_table(comparisons))
         if outcomes:
             console.print(expectations_table(outcomes))
         show_conversation(console, sample_conversation(report.run, seed=report.recipe.run.seed))

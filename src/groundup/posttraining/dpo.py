@@ -185,6 +185,7 @@ def dpo(
         fingerprint=fingerprint,
         hardware=hardware,
         seed=seed,
+        filled_up=True,
     )
     source = source_of(plan.micro_rows)
     key = f"{fingerprint} {sha256_file(start / 'model.safetensors')}"

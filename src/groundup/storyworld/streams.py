@@ -114,9 +114,9 @@ def make_conversation(seed: int, index: int, *, overclaiming: float = 0.0, wrong
     """Conversation number ``index``: mostly a story and questions about it, some requests, some tales to tell."""
     rng = random.Random(f"{seed}/conversation/{index}")
     draw = rng.random()
-    if draw < 0.80:
+    if draw < 0.90:
         return _story_chat(rng, overclaiming)
-    if draw < 0.92:
+    if draw < 0.97:
         request = make_request(rng)
         return _turn(request.text, request.bad(rng) if rng.random() < wrong_tone else request.good(rng))
     tale = make_tale_request(rng)
@@ -148,7 +148,7 @@ class Preference:
 
 def _honest_or_helpful(rng: random.Random, axis: str) -> Preference:
     world, story = tell(rng)
-    if axis == "honest" and rng.random() < 0.6:
+    if axis == "honest" and rng.random() < 0.4:
         ask = rng.choice(_pick(rng, unanswerable(world), 3))
         chosen, rejected = ABSTENTION, answer_sentence(ask, wrong_value(rng, ask))
     else:

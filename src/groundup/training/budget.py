@@ -57,8 +57,13 @@ def activation_bytes(arch: Architecture, rows: int, length: int) -> float:
     return tokens * (arch.layers * 34.0 * arch.hidden_size + 12.0 * arch.vocabulary_size)
 
 
-def micro_rows(section: TrainSection, arch: Architecture, rows: int, length: int, hardware: Hardware) -> int:
-    """Rows in one forward pass: a divisor of ``rows``, as set by the recipe or as memory allows."""
+def micro_rows(
+    section: TrainSection, arch: Architecture, rows: int, length: int, hardware: Hardware, *, divisor: bool = True
+) -> int:
+    """Rows in one forward pass, as set by the recipe or as memory allows.
+
+    ``divisor``: of ``rows``, so that all micro-batches have one shape; not needed where updates are filled up.
+    """
     if isinstance(section.micro_batch, int):
         most = section.micro_batch
     elif hardware.device == "cuda":
@@ -69,6 +74,8 @@ def micro_rows(section: TrainSection, arch: Architecture, rows: int, length: int
     else:
         most = CPU_TOKENS // length
     most = max(1, min(most, rows))
+    if not divisor:
+        return most
     return max(divisor for divisor in range(1, most + 1) if rows % divisor == 0)
 
 

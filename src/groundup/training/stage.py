@@ -47,10 +47,14 @@ def make_plan(
     fingerprint: str,
     hardware: Hardware,
     seed: int,
+    filled_up: bool = False,
 ) -> Plan:
-    """Settle the stage's plan (see :func:`settle`); a budget of minutes is measured on throw-away updates."""
+    """Settle the stage's plan (see :func:`settle`); a budget of minutes is measured on throw-away updates.
+
+    ``filled_up``: whether the source fills its updates up to whole micro-batches.
+    """
     length = section.sequence_length or model.arch.context_length
-    micro = rows_for(section, model.arch, rows_per_update, length, hardware)
+    micro = rows_for(section, model.arch, rows_per_update, length, hardware, divisor=not filled_up)
     tokens = rows_per_update * length * (1 - rows.padding(0))
 
     def compiles(steps: float) -> bool:
