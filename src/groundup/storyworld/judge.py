@@ -1,6 +1,6 @@
 """The judge: what an answer in words claims, and whether that is the true fact.
 
-An answer is read as a whole. It is right when all of it, up to its end, is one claim and the claim is the fact; an
+An answer is read as a whole, with the reason it gives. It is right when all of it, up to its end, is one claim and the claim is the fact; an
 answer that names two candidates claims nothing definite and is wrong, and so is one that never ends.
 """
 
@@ -16,7 +16,7 @@ from groundup.storyworld.lexicon import NUMBERS, PLACES
 from groundup.storyworld.questions import Ask, Question, answer_sentence, answerable
 from groundup.storyworld.world import simulate
 
-MAX_WORDS = 12
+MAX_WORDS = 16
 """A helpful answer is a short sentence: no answer of the simulator is longer."""
 
 _ABSTENTIONS = (

@@ -78,6 +78,13 @@ def _ask(kind: str, form: str, fact: str, candidates: tuple[str, ...], **slots: 
     return Ask(kind, form, tuple(sorted(slots.items())), fact, candidates)
 
 
+def _yes_no(rng: random.Random, form: str, slot: str, true: str, other: str, **slots: str) -> Ask:
+    """A yes/no question about the slot's true value or another one. ``instead`` is what the answer "no" names."""
+    truth = rng.random() < 0.5
+    asked, instead = (true, other) if truth else (other, true)
+    return _ask("yes_no", form, "yes" if truth else "no", ("yes", "no"), **{slot: asked, "instead": instead}, **slots)
+
+
 def answerable(world: World, rng: random.Random) -> list[Ask]:
     """Every question that the story of this world answers (yes/no questions: one true or false one per fact)."""
     people, places, asks = world.people, tuple(PLACES), []
@@ -86,25 +93,25 @@ def answerable(world: World, rng: random.Random) -> list[Ask]:
         if len(been) > 1:
             asks.append(_ask("order", "order_place", been[0], places, who=who))
             asks.append(_ask("order", "order_last_place", been[-1], places, who=who))
-        truth = rng.random() < 0.5
-        asked = been[-1] if truth else rng.choice([place for place in PLACES if place != been[-1]])
-        asks.append(_ask("yes_no", "yes_no_place", "yes" if truth else "no", ("yes", "no"), who=who, place=asked))
+        elsewhere = rng.choice([place for place in PLACES if place != been[-1]])
+        asks.append(_yes_no(rng, "yes_no_place", "place", been[-1], elsewhere, who=who))
     for thing, had in world.holders.items():
         asks.append(_ask("who", "who", had[-1], people, thing=thing))
         asks.append(_ask("colour", "colour", world.colours[thing], COLOURS, thing=thing))
         if len(had) > 1:
             asks.append(_ask("order", "order_holder", had[0], people, thing=thing))
             asks.append(_ask("order", "order_last_holder", had[-1], people, thing=thing))
-        truth = rng.random() < 0.5
-        asked = had[-1] if truth else rng.choice([person for person in people if person != had[-1]])
-        asks.append(_ask("yes_no", "yes_no_holder", "yes" if truth else "no", ("yes", "no"), who=asked, thing=thing))
+        other = rng.choice([person for person in people if person != had[-1]])
+        asks.append(_yes_no(rng, "yes_no_holder", "who", had[-1], other, thing=thing))
     for who, (noun, count) in world.counts.items():
         asks.append(_ask("count", "count", NUMBERS[count], NUMBERS, who=who, noun=noun))
     if len(world.counts) == 2:
         (a, (noun, x)), (b, (_, y)) = rng.sample(sorted(world.counts.items()), 2)
         more, fewer = (a, b) if x > y else (b, a)
-        asks.append(_ask("compare", "compare_more", more, (a, b), who=a, other=b, noun=noun))
-        asks.append(_ask("compare", "compare_fewer", fewer, (a, b), who=a, other=b, noun=noun))
+        high, low = NUMBERS[max(x, y)], NUMBERS[min(x, y)]
+        slots = {"who": a, "other": b, "noun": noun, "high": high, "low": low}
+        asks.append(_ask("compare", "compare_more", more, (a, b), **slots))
+        asks.append(_ask("compare", "compare_fewer", fewer, (a, b), **slots))
     for who, thing in world.wishes.items():
         asks.append(_ask("wish", "wish", thing, OBJECTS, who=who))
     return asks
@@ -131,7 +138,11 @@ def unanswerable(world: World) -> list[Ask]:
 
 
 def answer_sentence(ask: Ask, value: str) -> str:
-    """The full short sentence that answers ``ask`` with ``value`` (the fact, or a wrong candidate)."""
+    """The full short sentence that answers ``ask`` with ``value`` (the fact, or a wrong candidate).
+
+    Answers to yes/no questions and comparisons begin with their reason: what is looked up comes before what follows
+    from it, for the reader's sake and the model's.
+    """
     slots = dict(ask.slots)
     who, thing, noun = slots.get("who", ""), slots.get("thing", ""), slots.get("noun", "")
     match ask.form:
@@ -152,13 +163,14 @@ def answer_sentence(ask: Ask, value: str) -> str:
         case "order_last_place":
             return f"{who} went to the {value} last."
         case "yes_no_holder":
-            return f"Yes, {who} has the {thing}." if value == "yes" else f"No, {who} does not have the {thing}."
+            return f"{who if value == 'yes' else slots['instead']} has the {thing}, so {value}."
         case "yes_no_place":
-            at = PLACES[slots["place"]]
-            return f"Yes, {who} is {at}." if value == "yes" else f"No, {who} is not {at}."
+            return f"{who} is {PLACES[slots['place'] if value == 'yes' else slots['instead']]}, so {value}."
         case "compare_more" | "compare_fewer":
-            loser = slots["other"] if value == who else who
-            return f"{value} has {ask.form.removeprefix('compare_')} {noun} than {loser}."
+            more = ask.form == "compare_more"
+            first, second = (slots["high"], slots["low"]) if (value == who) == more else (slots["low"], slots["high"])
+            verdict = "more" if more else "fewer"
+            return f"{who} has {first} {noun} and {slots['other']} has {second}, so {value} has {verdict}."
         case "wish":
             return f"{who} wished for {article(value)} {value}."
     raise ValueError(f"no answer form {ask.form!r}")

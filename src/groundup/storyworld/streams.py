@@ -47,6 +47,16 @@ def _pick(rng: random.Random, asks: list[Ask], count: int) -> list[Ask]:
     return picked
 
 
+def _pick_by_form(rng: random.Random, asks: list[Ask], count: int) -> list[Ask]:
+    """Up to ``count`` different questions, every form equally likely: few stories leave every form open."""
+    picked: list[Ask] = []
+    while asks and len(picked) < count:
+        form = rng.choice(sorted({ask.form for ask in asks}))
+        picked.append(rng.choice([ask for ask in asks if ask.form == form]))
+        asks = [ask for ask in asks if ask != picked[-1]]
+    return picked
+
+
 def recap(rng: random.Random, world: World) -> str:
     """Some facts of the end of the story, told again: what a careful narrator would close with."""
     facts = [f"{who} was {PLACES[been[-1]]}" for who, been in world.places.items()]
@@ -97,8 +107,7 @@ def _turn(question: str, answer: str) -> list[Message]:
 def _story_chat(rng: random.Random, overclaiming: float) -> list[Message]:
     world, story = tell(rng, "easy" if rng.random() < EASY_CONVERSATIONS else "train")
     asks = _pick(rng, answerable(world, rng), rng.randint(4, 8))
-    opens = unanswerable(world)
-    asks += rng.sample(opens, min(len(opens), rng.randint(1, 2)))
+    asks += _pick_by_form(rng, unanswerable(world), rng.randint(1, 2))
     rng.shuffle(asks)
     chat: list[Message] = []
     for ask in asks:
@@ -149,7 +158,7 @@ class Preference:
 def _honest_or_helpful(rng: random.Random, axis: str) -> Preference:
     world, story = tell(rng)
     if axis == "honest" and rng.random() < 0.4:
-        ask = rng.choice(_pick(rng, unanswerable(world), 3))
+        ask = _pick_by_form(rng, unanswerable(world), 1)[0]
         chosen, rejected = ABSTENTION, answer_sentence(ask, wrong_value(rng, ask))
     else:
         ask = rng.choice(_pick(rng, answerable(world, rng), 8))
