@@ -108,10 +108,8 @@ def answerable(world: World, rng: random.Random) -> list[Ask]:
     if len(world.counts) == 2:
         (a, (noun, x)), (b, (_, y)) = rng.sample(sorted(world.counts.items()), 2)
         more, fewer = (a, b) if x > y else (b, a)
-        high, low = NUMBERS[max(x, y)], NUMBERS[min(x, y)]
-        slots = {"who": a, "other": b, "noun": noun, "high": high, "low": low}
-        asks.append(_ask("compare", "compare_more", more, (a, b), **slots))
-        asks.append(_ask("compare", "compare_fewer", fewer, (a, b), **slots))
+        asks.append(_ask("compare", "compare_more", more, (a, b), who=a, other=b, noun=noun))
+        asks.append(_ask("compare", "compare_fewer", fewer, (a, b), who=a, other=b, noun=noun))
     for who, thing in world.wishes.items():
         asks.append(_ask("wish", "wish", thing, OBJECTS, who=who))
     return asks
@@ -140,8 +138,7 @@ def unanswerable(world: World) -> list[Ask]:
 def answer_sentence(ask: Ask, value: str) -> str:
     """The full short sentence that answers ``ask`` with ``value`` (the fact, or a wrong candidate).
 
-    Answers to yes/no questions and comparisons begin with their reason: what is looked up comes before what follows
-    from it, for the reader's sake and the model's.
+    Answers to yes/no questions begin with their reason: what is looked up comes before what follows from it.
     """
     slots = dict(ask.slots)
     who, thing, noun = slots.get("who", ""), slots.get("thing", ""), slots.get("noun", "")
@@ -167,10 +164,8 @@ def answer_sentence(ask: Ask, value: str) -> str:
         case "yes_no_place":
             return f"{who} is {PLACES[slots['place'] if value == 'yes' else slots['instead']]}, so {value}."
         case "compare_more" | "compare_fewer":
-            more = ask.form == "compare_more"
-            first, second = (slots["high"], slots["low"]) if (value == who) == more else (slots["low"], slots["high"])
-            verdict = "more" if more else "fewer"
-            return f"{who} has {first} {noun} and {slots['other']} has {second}, so {value} has {verdict}."
+            loser = slots["other"] if value == who else who
+            return f"{value} has {ask.form.removeprefix('compare_')} {noun} than {loser}."
         case "wish":
             return f"{who} wished for {article(value)} {value}."
     raise ValueError(f"no answer form {ask.form!r}")
