@@ -65,6 +65,15 @@ class Ask:
     def slot(self, name: str) -> str:
         return dict(self.slots)[name]
 
+    @property
+    def subject(self) -> tuple[str, str]:
+        """What is asked about: questions of one subject give each other's answers away."""
+        slots = dict(self.slots)
+        about = {"where": "place", "yes_no_place": "place", "order_last_place": "place", "who": "holder"}
+        about |= {"yes_no_holder": "holder", "order_last_holder": "holder", "compare_more": "compare"}
+        name = about.get(self.form, "compare" if self.form == "compare_fewer" else self.form)
+        return name, slots["thing"] if "thing" in slots else slots["noun" if name == "compare" else "who"]
+
     def words(self, rng: random.Random, unseen: bool = False) -> str:
         """The question in one of its phrasings; ``unseen`` picks one that training never uses."""
         table = UNSEEN_PHRASINGS if unseen else PHRASINGS
@@ -138,36 +147,38 @@ def unanswerable(world: World) -> list[Ask]:
 def answer_sentence(ask: Ask, value: str) -> str:
     """The full short sentence that answers ``ask`` with ``value`` (the fact, or a wrong candidate).
 
-    Answers to yes/no questions begin with their reason: what is looked up comes before what follows from it.
+    Answers to yes/no questions begin with their reason: what is looked up comes before what follows from it. No
+    answer begins with a name: at the start of a text a name is another token than inside it, after its space, and the
+    model would have to learn each name twice.
     """
     slots = dict(ask.slots)
     who, thing, noun = slots.get("who", ""), slots.get("thing", ""), slots.get("noun", "")
     match ask.form:
         case "where":
-            return f"{who} is {PLACES[value]}."
+            return f"Now {who} is {PLACES[value]}."
         case "who":
-            return f"{value} has the {thing}."
+            return f"Now {value} has the {thing}."
         case "count":
-            return f"{who} has {value} {noun}."
+            return f"Now {who} has {value} {noun}."
         case "colour":
             return f"The {thing} is {value}."
         case "order_holder":
-            return f"{value} had the {thing} first."
+            return f"First {value} had the {thing}."
         case "order_place":
-            return f"{who} was {PLACES[value]} first."
+            return f"First {who} was {PLACES[value]}."
         case "order_last_holder":
-            return f"{value} got the {thing} last."
+            return f"At last {value} got the {thing}."
         case "order_last_place":
-            return f"{who} went to the {value} last."
+            return f"At last {who} went to the {value}."
         case "yes_no_holder":
-            return f"{who if value == 'yes' else slots['instead']} has the {thing}, so {value}."
+            return f"Now {who if value == 'yes' else slots['instead']} has the {thing}, so {value}."
         case "yes_no_place":
-            return f"{who} is {PLACES[slots['place'] if value == 'yes' else slots['instead']]}, so {value}."
+            return f"Now {who} is {PLACES[slots['place'] if value == 'yes' else slots['instead']]}, so {value}."
         case "compare_more" | "compare_fewer":
             loser = slots["other"] if value == who else who
-            return f"{value} has {ask.form.removeprefix('compare_')} {noun} than {loser}."
+            return f"Now {value} has {ask.form.removeprefix('compare_')} {noun} than {loser}."
         case "wish":
-            return f"{who} wished for {article(value)} {value}."
+            return f"Once {who} wished for {article(value)} {value}."
     raise ValueError(f"no answer form {ask.form!r}")
 
 

@@ -6,6 +6,7 @@ Item ``i`` of a stream depends on (seed, stream, i) alone, so any part of it can
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -26,6 +27,9 @@ from groundup.storyworld.world import World
 
 Message = dict[str, str]
 
+LONGEST_CHAT = 230
+"""A chat has as many questions as fit a row of 256 tokens with its story."""
+_PIECE = re.compile(r"\w+|[^\w\s]")
 EASY_DOCUMENTS = 0.7
 EASY_CONVERSATIONS = 0.1
 """Shares of stories of two or three sentences. With few words to look back at, a small model finds out far sooner
@@ -33,15 +37,19 @@ that looking back pays; the long stories are then learned on top of that."""
 
 
 def _pick(rng: random.Random, asks: list[Ask], count: int) -> list[Ask]:
-    """Up to ``count`` different questions, every kind equally likely to come next."""
+    """Up to ``count`` questions of different subjects, every kind equally likely to come next."""
     by_kind: dict[str, list[Ask]] = {}
     for ask in asks:
         by_kind.setdefault(ask.kind, []).append(ask)
     picked: list[Ask] = []
+    subjects: set[tuple[str, str]] = set()
     while by_kind and len(picked) < count:
         kind = rng.choice(list(by_kind))
         pool = by_kind[kind]
-        picked.append(pool.pop(rng.randrange(len(pool))))
+        ask = pool.pop(rng.randrange(len(pool)))
+        if ask.subject not in subjects:
+            subjects.add(ask.subject)
+            picked.append(ask)
         if not pool:
             del by_kind[kind]
     return picked
@@ -104,17 +112,26 @@ def _turn(question: str, answer: str) -> list[Message]:
     return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
 
 
+def _pieces(text: str) -> int:
+    """Words and marks of a message, and two for its role and end: about its tokens."""
+    return len(_PIECE.findall(text)) + 2
+
+
 def _story_chat(rng: random.Random, overclaiming: float) -> list[Message]:
     world, story = tell(rng, "easy" if rng.random() < EASY_CONVERSATIONS else "train")
-    asks = _pick(rng, answerable(world, rng), rng.randint(4, 8))
+    asks = _pick(rng, answerable(world, rng), 12)
     asks += _pick_by_form(rng, unanswerable(world), rng.randint(1, 2))
     rng.shuffle(asks)
     chat: list[Message] = []
+    length = _pieces(story)
     for ask in asks:
         answer = true_answer(ask)
         if ask.kind == UNKNOWN and rng.random() < overclaiming:
             answer = answer_sentence(ask, wrong_value(rng, ask))
         question = ask.words(rng)
+        length += _pieces(question) + _pieces(answer)
+        if chat and length > LONGEST_CHAT:
+            break
         chat += _turn(f"{story}\n{question}" if not chat else question, answer)
     return chat
 
@@ -157,7 +174,7 @@ class Preference:
 
 def _honest_or_helpful(rng: random.Random, axis: str) -> Preference:
     world, story = tell(rng)
-    if axis == "honest" and rng.random() < 0.4:
+    if axis == "honest" and rng.random() < 0.5:
         ask = _pick_by_form(rng, unanswerable(world), 1)[0]
         chosen, rejected = ABSTENTION, answer_sentence(ask, wrong_value(rng, ask))
     else:
