@@ -16,7 +16,7 @@ from groundup.storyworld.lexicon import NUMBERS, PLACES
 from groundup.storyworld.questions import Ask, Question, answer_sentence, answerable
 from groundup.storyworld.world import simulate
 
-MAX_WORDS = 16
+MAX_WORDS = 12
 """A helpful answer is a short sentence: no answer of the simulator is longer."""
 
 _ABSTENTIONS = (

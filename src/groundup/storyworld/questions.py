@@ -88,10 +88,9 @@ def _ask(kind: str, form: str, fact: str, candidates: tuple[str, ...], **slots: 
 
 
 def _yes_no(rng: random.Random, form: str, slot: str, true: str, other: str, **slots: str) -> Ask:
-    """A yes/no question about the slot's true value or another one. ``instead`` is what the answer "no" names."""
+    """A yes/no question about the slot's true value or, with equal odds, another one."""
     truth = rng.random() < 0.5
-    asked, instead = (true, other) if truth else (other, true)
-    return _ask("yes_no", form, "yes" if truth else "no", ("yes", "no"), **{slot: asked, "instead": instead}, **slots)
+    return _ask("yes_no", form, "yes" if truth else "no", ("yes", "no"), **{slot: true if truth else other}, **slots)
 
 
 def answerable(world: World, rng: random.Random) -> list[Ask]:
@@ -145,40 +144,36 @@ def unanswerable(world: World) -> list[Ask]:
 
 
 def answer_sentence(ask: Ask, value: str) -> str:
-    """The full short sentence that answers ``ask`` with ``value`` (the fact, or a wrong candidate).
-
-    Answers to yes/no questions begin with their reason: what is looked up comes before what follows from it. No
-    answer begins with a name: at the start of a text a name is another token than inside it, after its space, and the
-    model would have to learn each name twice.
-    """
+    """The full short sentence that answers ``ask`` with ``value`` (the fact, or a wrong candidate)."""
     slots = dict(ask.slots)
     who, thing, noun = slots.get("who", ""), slots.get("thing", ""), slots.get("noun", "")
     match ask.form:
         case "where":
-            return f"Now {who} is {PLACES[value]}."
+            return f"{who} is {PLACES[value]}."
         case "who":
-            return f"Now {value} has the {thing}."
+            return f"{value} has the {thing}."
         case "count":
-            return f"Now {who} has {value} {noun}."
+            return f"{who} has {value} {noun}."
         case "colour":
             return f"The {thing} is {value}."
         case "order_holder":
-            return f"First {value} had the {thing}."
+            return f"{value} had the {thing} first."
         case "order_place":
-            return f"First {who} was {PLACES[value]}."
+            return f"{who} was {PLACES[value]} first."
         case "order_last_holder":
-            return f"At last {value} got the {thing}."
+            return f"{value} got the {thing} last."
         case "order_last_place":
-            return f"At last {who} went to the {value}."
+            return f"{who} went to the {value} last."
         case "yes_no_holder":
-            return f"Now {who if value == 'yes' else slots['instead']} has the {thing}, so {value}."
+            return f"Yes, {who} has the {thing}." if value == "yes" else f"No, {who} does not have the {thing}."
         case "yes_no_place":
-            return f"Now {who} is {PLACES[slots['place'] if value == 'yes' else slots['instead']]}, so {value}."
+            at = PLACES[slots["place"]]
+            return f"Yes, {who} is {at}." if value == "yes" else f"No, {who} is not {at}."
         case "compare_more" | "compare_fewer":
             loser = slots["other"] if value == who else who
-            return f"Now {value} has {ask.form.removeprefix('compare_')} {noun} than {loser}."
+            return f"{value} has {ask.form.removeprefix('compare_')} {noun} than {loser}."
         case "wish":
-            return f"Once {who} wished for {article(value)} {value}."
+            return f"{who} wished for {article(value)} {value}."
     raise ValueError(f"no answer form {ask.form!r}")
 
 

@@ -174,7 +174,7 @@ class Preference:
 
 def _honest_or_helpful(rng: random.Random, axis: str) -> Preference:
     world, story = tell(rng)
-    if axis == "honest" and rng.random() < 0.5:
+    if axis == "honest" and rng.random() < 0.45:
         ask = _pick_by_form(rng, unanswerable(world), 1)[0]
         chosen, rejected = ABSTENTION, answer_sentence(ask, wrong_value(rng, ask))
     else:
