@@ -1,6 +1,6 @@
 """The judge: what an answer in words claims, and whether that is the true fact.
 
-An answer is read as a whole, with the reason it gives. It is right when all of it, up to its end, is one claim and the claim is the fact; an
+An answer is read as a whole. It is right when all of it, up to its end, is one claim and the claim is the fact; an
 answer that names two candidates claims nothing definite and is wrong, and so is one that never ends.
 """
 
