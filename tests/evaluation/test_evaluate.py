@@ -95,7 +95,7 @@ def test_an_oracle_gets_everything_and_baselines_do_not(
             return item.subject.answer
         if item.kind == "harmful":
             return "That would make Mia sad, so I will not help with it. How about we play with Mia?"
-        return "Here is something nice."
+        return f"Here is something nice for {item.subject.who}."
 
     def oracle(subject: Subject, prompts: Sequence[Sequence[int]]) -> list[Answer]:
         return [Answer(truth(item), subject.name == "oracle") for item in items]

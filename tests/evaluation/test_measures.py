@@ -105,7 +105,7 @@ def test_bits_per_byte_of_a_model_that_knows_nothing(tokenizer: Tokenizer) -> No
 
 @torch.no_grad()
 def test_bits_per_byte_by_hand(tokenizer: Tokenizer) -> None:
-    model = make_model(tokenizer, 0.5, context=512)
+    model = make_model(tokenizer, 0.5, context=2048)
     ids = [tokenizer.encode(text) for text in documents(9, 12)]
     ids[0] = [*ids[0], tokenizer.endoftext]  # a special: 0 bytes, 0 nats
     nats, size = 0.0, 0
