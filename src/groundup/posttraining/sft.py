@@ -13,7 +13,6 @@ from groundup.posttraining.records import read_conversations, tables
 from groundup.recipe import SftSection
 from groundup.run import UserError, progress, read_json, staged_directory, write_json
 from groundup.tokenizer import (
-    Loader,
     PackedRows,
     ShardSource,
     ShardWriter,
@@ -22,7 +21,7 @@ from groundup.tokenizer import (
     dtype_for,
     encode_chat,
 )
-from groundup.training import Job, NextToken, make_plan, prepare, sampler, save_final, train, validator
+from groundup.training import prepare, sampler, train_on_rows, validator
 
 HELD_OUT = 64
 """One conversation in so many, by the checksum of its text, validates and never trains."""
@@ -97,38 +96,19 @@ def sft(
     model = load_model(start).to(hardware.device)
     length = section.sequence_length or model.arch.context_length
     rows = PackedRows(TokenShards(out / "data" / "train"), length, seed)
-    objective = NextToken()
-    plan = make_plan(
+    metrics = train_on_rows(
         section,
         model,
         rows,
-        lambda count: Loader(rows, count),
-        objective,
-        rows_per_update=max(1, section.tokens_per_update // length),
         out=out,
-        fingerprint=fingerprint,
-        hardware=hardware,
         seed=seed,
-    )
-    job = Job(
-        stage=out.name,
-        kind=section.kind,
-        out=out,
-        fingerprint=fingerprint,
-        model=model,
-        objective=objective,
-        source=Loader(rows, plan.rows_per_update),
-        section=section,
-        plan=plan,
         hardware=hardware,
-        seed=seed,
+        fingerprint=fingerprint,
         should_stop=should_stop,
         validate=validator(out / "data" / "validation", tokenizer, length, hardware.device),
         sample=sampler(section.sample_prompts, chat_prompt(tokenizer), tokenizer, tokenizer.end, seed),
     )
-    metrics = train(job)
-    save_final(model, out)
-    return {**counts, "padding": rows.padding(0), **metrics}
+    return {**counts, **metrics}
 
 
 def chat_prompt(tokenizer: Tokenizer) -> Callable[[str], list[int]]:

@@ -20,7 +20,7 @@ from groundup.training.objective import NextToken, Objective, Rows, Source, to_t
 from groundup.training.optimizers import Optimizer, orthogonalise
 from groundup.training.pretrain import pretrain
 from groundup.training.schedule import lr_factor
-from groundup.training.stage import make_plan, sampler, save_final
+from groundup.training.stage import make_plan, sampler, save_final, train_on_rows
 from groundup.training.validation import validator
 
 __all__ = [
@@ -42,5 +42,6 @@ __all__ = [
     "save_final",
     "to_tensors",
     "train",
+    "train_on_rows",
     "validator",
 ]

@@ -10,11 +10,9 @@ from groundup.hardware import Hardware
 from groundup.interchange import load_model
 from groundup.model import Architecture, Transformer, initialise, parameter_count
 from groundup.recipe import ModelSection, PretrainSection
-from groundup.tokenizer import Loader, PackedRows, Tokenizer, TokenShards
+from groundup.tokenizer import PackedRows, Tokenizer, TokenShards
 from groundup.training.compute import prepare
-from groundup.training.loop import Job, train
-from groundup.training.objective import NextToken
-from groundup.training.stage import make_plan, sampler, save_final
+from groundup.training.stage import sampler, train_on_rows
 from groundup.training.validation import validator
 
 
@@ -36,7 +34,7 @@ def pretrain(
         start: a directory of finished weights to go on from; None initialises fresh ones from the seed.
 
     Returns:
-        the metrics of :func:`train` and the parameter count.
+        the metrics of :func:`train_on_rows` and the parameter count.
     """
     prepare(hardware)
     tokenizer = Tokenizer.load(run / "tokenizer")
@@ -48,35 +46,16 @@ def pretrain(
     model.to(hardware.device)
     length = section.sequence_length or model.arch.context_length
     rows = PackedRows(TokenShards(run / "tokenizer" / "shards" / "train"), length, seed)
-    objective = NextToken()
-    plan = make_plan(
+    metrics = train_on_rows(
         section,
         model,
         rows,
-        lambda count: Loader(rows, count),
-        objective,
-        rows_per_update=max(1, section.tokens_per_update // length),
         out=out,
-        fingerprint=fingerprint,
-        hardware=hardware,
         seed=seed,
-    )
-    job = Job(
-        stage=out.name,
-        kind=section.kind,
-        out=out,
-        fingerprint=fingerprint,
-        model=model,
-        objective=objective,
-        source=Loader(rows, plan.rows_per_update),
-        section=section,
-        plan=plan,
         hardware=hardware,
-        seed=seed,
+        fingerprint=fingerprint,
         should_stop=should_stop,
         validate=validator(run / "tokenizer" / "shards" / "validation", tokenizer, length, hardware.device),
         sample=sampler(section.sample_prompts, tokenizer.encode, tokenizer, tokenizer.endoftext, seed),
     )
-    metrics = train(job)
-    save_final(model, out)
-    return {"parameters": parameter_count(model.arch).total, "padding": rows.padding(0), **metrics}
+    return {"parameters": parameter_count(model.arch).total, **metrics}

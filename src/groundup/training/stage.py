@@ -15,13 +15,13 @@ from groundup.hardware import Hardware
 from groundup.inference import SamplingParams, generate
 from groundup.interchange import save_model
 from groundup.model import Transformer
-from groundup.recipe import TrainSection
+from groundup.recipe import PretrainSection, SftSection, TrainSection
 from groundup.run import staged_directory
-from groundup.tokenizer import Tokenizer
+from groundup.tokenizer import Loader, PackedRows, Tokenizer
 from groundup.training.budget import Plan, compile_pays, settle
 from groundup.training.budget import micro_rows as rows_for
-from groundup.training.loop import Job, Trainer
-from groundup.training.objective import Objective, Source
+from groundup.training.loop import Job, Trainer, train
+from groundup.training.objective import NextToken, Objective, Source
 
 SAMPLE_TOKENS = 80
 SAMPLE_TEMPERATURE = 0.7
@@ -110,6 +110,7 @@ def _measure(
 
 
 Sampler = Callable[[Transformer, int], list[dict[str, Any]]]
+Validator = Callable[[Transformer], dict[str, float]]
 
 
 def sampler(
@@ -135,3 +136,55 @@ def save_final(model: Transformer, out: Path) -> None:
     """Write out/final: the weights and their configuration, whole or not at all."""
     with staged_directory(out / "final") as directory:
         save_model(model.to(torch.float32), directory)
+
+
+def train_on_rows(
+    section: PretrainSection | SftSection,
+    model: Transformer,
+    rows: PackedRows,
+    *,
+    out: Path,
+    seed: int,
+    hardware: Hardware,
+    fingerprint: str,
+    should_stop: Callable[[], bool],
+    validate: Validator | None,
+    sample: Sampler | None,
+) -> dict[str, Any]:
+    """Next-token training on packed rows, from plan to ``out``/final: all that pretraining and SFT share.
+
+    Returns:
+        the metrics of :func:`train` and the share of padding.
+    """
+    objective = NextToken()
+    plan = make_plan(
+        section,
+        model,
+        rows,
+        lambda count: Loader(rows, count),
+        objective,
+        rows_per_update=max(1, section.tokens_per_update // rows.sequence_length),
+        out=out,
+        fingerprint=fingerprint,
+        hardware=hardware,
+        seed=seed,
+    )
+    job = Job(
+        stage=out.name,
+        kind=section.kind,
+        out=out,
+        fingerprint=fingerprint,
+        model=model,
+        objective=objective,
+        source=Loader(rows, plan.rows_per_update),
+        section=section,
+        plan=plan,
+        hardware=hardware,
+        seed=seed,
+        should_stop=should_stop,
+        validate=validate,
+        sample=sample,
+    )
+    metrics = train(job)
+    save_final(model, out)
+    return {"padding": rows.padding(0), **metrics}
