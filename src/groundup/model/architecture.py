@@ -88,11 +88,6 @@ class ParameterCount:
     def total(self) -> int:
         return sum(dataclasses.astuple(self))
 
-    @property
-    def matmul(self) -> int:
-        """Parameters that multiply activations once a token, a tied head not counted (it is in ``embedding``)."""
-        return self.attention + self.feed_forward + self.head
-
 
 def parameter_count(arch: Architecture) -> ParameterCount:
     """Count the parameters of a model without building it."""

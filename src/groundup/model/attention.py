@@ -13,8 +13,6 @@ from groundup.model.architecture import Architecture
 from groundup.model.norm import RMSNorm
 from groundup.model.positions import rotate
 
-SHORT_ROW = 512
-
 
 class Cache(Protocol):
     """What attention needs of a key-value cache."""
@@ -61,13 +59,7 @@ def attend_reference(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> tu
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-    """The sum of :func:`attend_reference` by the faster way; shapes as there.
-
-    That is PyTorch's fused kernel, but for training on short packed rows on a CPU: there its backward pass takes twice
-    the time of the written-out products, which the compiler fuses (measured at 256 tokens).
-    """
-    if mask is not None and q.device.type == "cpu" and q.requires_grad and q.shape[-2] <= SHORT_ROW:
-        return attend_reference(q, k, v, mask)[0]
+    """The sum of :func:`attend_reference` by PyTorch's fused kernel, which keeps no weights; shapes as there."""
     return F.scaled_dot_product_attention(q, k, v.to(q.dtype), attn_mask=mask, is_causal=mask is None)
 
 

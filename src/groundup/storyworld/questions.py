@@ -249,8 +249,7 @@ def make_question(seed: int, split: str, kind: str, index: int) -> Question:
 def questions(seed: int, split: str, count: int) -> list[Question]:
     """``count`` test questions of a split, kinds in turn, each about a story of its own.
 
-    The kinds are those of :data:`KINDS` and, as often as all of them together, questions without an answer come
-    from :func:`unknown_questions`.
+    Questions that their stories leave open come from :func:`unknown_questions`.
     """
     return [make_question(seed, split, KINDS[i % len(KINDS)], i // len(KINDS)) for i in range(count)]
 
