@@ -192,18 +192,3 @@ def test_bad_shapes_are_refused():
     with pytest.raises(TypeError):
         Architecture.from_dict({**ARCH.to_dict(), "surprise": 1})
     assert Architecture.from_dict(ARCH.to_dict()) == ARCH
-
-
-@pytest.mark.parametrize("kv_heads", [1, 2, 4])
-def test_mimetic_attention_looks_at_likeness_and_copies(kv_heads):
-    model = Transformer(dataclasses.replace(ARCH, kv_heads=kv_heads, mimetic_attention=0.5))
-    initialise(model, 0)
-    attention = model.model.layers[0].self_attn
-    group = 4 // kv_heads
-    for head in range(4):
-        kv = head // group
-        of_head, of_kv = slice(4 * head, 4 * head + 4), slice(4 * kv, 4 * kv + 4)
-        if head % group == 0:
-            assert torch.equal(attention.q_proj.weight[of_head], attention.k_proj.weight[of_kv])
-        expected = 0.5 / group * attention.v_proj.weight[of_kv].T
-        assert torch.allclose(attention.o_proj.weight[:, of_head], expected)

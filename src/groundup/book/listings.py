@@ -12,6 +12,7 @@ import groundup
 from groundup.corpus.text import digest, normalise, split_position
 from groundup.inference.engine import Decoding
 from groundup.model import attend_reference, bits_per_byte, document_mask, token_logprobs
+from groundup.model.initialise import lookup_attention
 from groundup.model.norm import RMSNorm
 from groundup.model.positions import rotary_table, rotate
 from groundup.model.transformer import Block, FeedForward
@@ -43,6 +44,7 @@ SHOWN: dict[str, Callable[..., Any]] = {
     "document_mask": document_mask,
     "feed_forward": FeedForward.forward,
     "block": Block.forward,
+    "lookup_attention": lookup_attention,
     "token_logprobs": token_logprobs,
     "bits_per_byte": bits_per_byte,
     "orthogonalise": orthogonalise,

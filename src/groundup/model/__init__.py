@@ -7,14 +7,15 @@ log-probabilities. The room promises:
 - a packed row with its document mask gives each document what it gets alone;
 - losses are pure sums over scored places, and the head is applied where something is scored.
 
-Read ``transformer.py`` first, then ``attention.py``, ``positions.py``, ``norm.py``, ``losses.py``;
+Read ``transformer.py`` first, then ``attention.py``, ``positions.py``, ``norm.py``, ``initialise.py``, ``losses.py``;
 ``architecture.py`` holds every number of a model and counts its parameters and FLOPs.
 """
 
 from groundup.model.architecture import Architecture, ParameterCount, flops_per_token, parameter_count
 from groundup.model.attention import Cache, attend_reference, document_mask
+from groundup.model.initialise import initialise
 from groundup.model.losses import IGNORE, bits_per_byte, cross_entropy_sum, scored_logprobs, token_logprobs
-from groundup.model.transformer import Block, Transformer, attention_weights, initialise
+from groundup.model.transformer import Block, Transformer, attention_weights
 
 __all__ = [
     "IGNORE",

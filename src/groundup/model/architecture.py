@@ -27,7 +27,7 @@ class Architecture:
     tied_embeddings: bool = True
     norm_eps: float = 1e-6
     initializer_range: float = 0.02
-    mimetic_attention: float = 0.0
+    attention_start: str = "zero"
 
     def __post_init__(self) -> None:
         if self.heads % self.kv_heads:
@@ -36,6 +36,10 @@ class Architecture:
             raise ValueError(f"positions must be rotary, learned or sinusoidal, not {self.positions!r}")
         if self.positions == "rotary" and self.head_dim % 2:
             raise ValueError(f"rotary positions turn pairs: head_dim must be even, not {self.head_dim}")
+        if self.attention_start not in ("zero", "lookup"):
+            raise ValueError(f"attention_start must be zero or lookup, not {self.attention_start!r}")
+        if self.attention_start == "lookup" and not (self.stock_layout and self.head_dim <= self.hidden_size):
+            raise ValueError("attention that starts as look-up needs rotary positions, QK-norm and head_dim <= width")
 
     @classmethod
     def from_section(cls, section: ModelSection, vocabulary_size: int) -> Architecture:
@@ -55,7 +59,7 @@ class Architecture:
             tied_embeddings=section.tied_embeddings,
             norm_eps=section.norm_eps,
             initializer_range=section.initializer_range,
-            mimetic_attention=section.mimetic_attention,
+            attention_start=section.attention_start,
         )
 
     def to_dict(self) -> dict[str, Any]:

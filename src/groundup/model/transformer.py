@@ -123,47 +123,6 @@ class Transformer(nn.Module):
         return F.linear(hidden, self.head_weight)
 
 
-def initialise(model: Transformer, seed: int) -> None:
-    """Fill the weights in place from a seed, in the order of their names.
-
-    Embeddings and a head of its own are normal with deviation ``initializer_range``, other matrices with the inverse
-    square root of their fan-in; the two of a block that write into the residual stream start at zero, so that it
-    begins as the identity; gains start at one. Where the architecture says so, attention starts as
-    :func:`mimetic_attention`.
-    """
-    arch = model.arch
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, weight in sorted(model.named_parameters()):
-            if name.endswith(("o_proj.weight", "down_proj.weight")):
-                weight.zero_()
-            elif weight.ndim == 1:
-                weight.fill_(1.0)
-            else:
-                std = arch.initializer_range if name.startswith(("model.embed", "lm_head")) else weight.shape[1] ** -0.5
-                weight.copy_(torch.randn(weight.shape, generator=generator) * std)
-        if arch.mimetic_attention:
-            for block in model.model.layers:
-                assert isinstance(block, Block)
-                mimetic_attention(block.self_attn, arch.mimetic_attention)
-
-
-@torch.no_grad()
-def mimetic_attention(attention: Attention, strength: float) -> None:
-    """Have a fresh head look at tokens like its own, and pass on what it finds there.
-
-    Keys are projected as their queries are, so QᵀK begins as a measure of likeness, and the output projection is
-    ``strength`` times the transpose of the value projection, so a head copies what it attends to. Trained heads drift
-    to that shape by themselves (Trockman and Kolter 2023, arXiv 2305.09828); a small model that starts there learns
-    to look things up in its context with a fraction of the data.
-    """
-    group, width = attention.heads // attention.kv_heads, attention.head_dim
-    queries = attention.q_proj.weight.view(attention.kv_heads, group, width, -1)
-    attention.k_proj.weight.copy_(queries[:, 0].flatten(0, 1))
-    values = attention.v_proj.weight.view(attention.kv_heads, 1, width, -1).expand(-1, group, -1, -1)
-    attention.o_proj.weight.copy_(strength * values.flatten(0, 2).T / group)
-
-
 @torch.no_grad()
 def attention_weights(model: Transformer, ids: Tensor) -> list[Tensor]:
     """The attention weights of every layer over one text, by the written-out reference: what figures show.

@@ -41,12 +41,10 @@ class ModelSection(Section):
     initializer_range: float = Field(
         default=0.02, gt=0, description="Standard deviation of fresh embeddings and of a head of their own."
     )
-    mimetic_attention: float = Field(
-        default=0.0,
-        ge=0,
-        le=1,
-        description="Strength of the start of attention as look-up: keys projected as queries, outputs as this "
-        "times the transposed values. 0 starts outputs at zero. Helps small models on little data.",
+    attention_start: Literal["zero", "lookup"] = Field(
+        default="zero",
+        description="How fresh attention begins: `zero` adds nothing at first; `lookup` already looks back at earlier "
+        "words like the present ones and copies what stood near them, which small models otherwise learn late.",
     )
 
     @model_validator(mode="after")
@@ -59,6 +57,11 @@ class ModelSection(Section):
             )
         if self.positions == "rotary" and self.resolved_head_dim % 2:
             raise ValueError(f"rotary positions need an even head width, not {self.resolved_head_dim}")
+        able = self.positions == "rotary" and self.qk_norm and self.resolved_head_dim <= self.hidden_size
+        if self.attention_start == "lookup" and not able:
+            raise ValueError(
+                'attention_start = "lookup" needs positions = "rotary", qk_norm = true and head_dim <= hidden_size'
+            )
         return self
 
     @property

@@ -54,6 +54,23 @@ def _bare_forms(ask: Ask, value: str) -> tuple[str, ...]:
     return tuple(bare)
 
 
+def _other_sentences(ask: Ask, value: str) -> tuple[str, ...]:
+    """Full sentences that say the same as the simulator's, and that other models are as likely to say."""
+    slots = dict(ask.slots)
+    who, thing = slots.get("who", ""), slots.get("thing", "")
+    at = PLACES.get(slots.get("place", ""), "")
+    match ask.form:
+        case "who":
+            return (f"{value} has the {thing}.",)
+        case "yes_no_holder":
+            return (f"Yes, {who} has the {thing}.",) if value == "yes" else (f"No, {who} does not have the {thing}.",)
+        case "yes_no_place":
+            return (f"Yes, {who} is {at}.",) if value == "yes" else (f"No, {who} is not {at}.",)
+        case "compare_more" | "compare_fewer":
+            return (f"{value} has {ask.form.removeprefix('compare_')} {slots['noun']}.",)
+    return ()
+
+
 def parse_claim(ask: Ask, completion: str) -> tuple[str | None, bool]:
     """The candidate that an answer claims, and whether it says so in a full sentence.
 
@@ -61,7 +78,7 @@ def parse_claim(ask: Ask, completion: str) -> tuple[str | None, bool]:
     """
     text = _plain(completion)
     for value in ask.candidates:
-        if text == _plain(answer_sentence(ask, value)):
+        if text in {_plain(sentence) for sentence in (answer_sentence(ask, value), *_other_sentences(ask, value))}:
             return value, True
         if text.rstrip(".!") in _bare_forms_lower(ask, value):
             return value, False

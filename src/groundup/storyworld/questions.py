@@ -10,7 +10,7 @@ import random
 from dataclasses import dataclass
 from functools import cached_property
 
-from groundup.storyworld.lexicon import COLOURS, COUNTABLES, NUMBERS, OBJECTS, PLACES, article
+from groundup.storyworld.lexicon import COLOURS, COUNTABLES, NUMBERS, OBJECTS, PLACES, article, number_word
 from groundup.storyworld.narrate import narrate_for
 from groundup.storyworld.world import World, simulate
 
@@ -67,7 +67,7 @@ class Ask:
 
     @property
     def subject(self) -> tuple[str, str]:
-        """What is asked about: questions of one subject give each other's answers away."""
+        """What is asked about: questions of one subject have one answer, so a chat asks only one of them."""
         slots = dict(self.slots)
         about = {"where": "place", "yes_no_place": "place", "order_last_place": "place", "who": "holder"}
         about |= {"yes_no_holder": "holder", "order_last_holder": "holder", "compare_more": "compare"}
@@ -88,9 +88,10 @@ def _ask(kind: str, form: str, fact: str, candidates: tuple[str, ...], **slots: 
 
 
 def _yes_no(rng: random.Random, form: str, slot: str, true: str, other: str, **slots: str) -> Ask:
-    """A yes/no question about the slot's true value or, with equal odds, another one."""
+    """A yes/no question about the slot's true value or another one. ``instead`` is what the answer "no" names."""
     truth = rng.random() < 0.5
-    return _ask("yes_no", form, "yes" if truth else "no", ("yes", "no"), **{slot: true if truth else other}, **slots)
+    asked, instead = (true, other) if truth else (other, true)
+    return _ask("yes_no", form, "yes" if truth else "no", ("yes", "no"), **{slot: asked, "instead": instead}, **slots)
 
 
 def answerable(world: World, rng: random.Random) -> list[Ask]:
@@ -116,8 +117,9 @@ def answerable(world: World, rng: random.Random) -> list[Ask]:
     if len(world.counts) == 2:
         (a, (noun, x)), (b, (_, y)) = rng.sample(sorted(world.counts.items()), 2)
         more, fewer = (a, b) if x > y else (b, a)
-        asks.append(_ask("compare", "compare_more", more, (a, b), who=a, other=b, noun=noun))
-        asks.append(_ask("compare", "compare_fewer", fewer, (a, b), who=a, other=b, noun=noun))
+        slots = {"who": a, "other": b, "noun": noun, "counted": number_word(x, noun), "other_counted": NUMBERS[y]}
+        asks.append(_ask("compare", "compare_more", more, (a, b), **slots))
+        asks.append(_ask("compare", "compare_fewer", fewer, (a, b), **slots))
     for who, thing in world.wishes.items():
         asks.append(_ask("wish", "wish", thing, OBJECTS, who=who))
     return asks
@@ -144,14 +146,18 @@ def unanswerable(world: World) -> list[Ask]:
 
 
 def answer_sentence(ask: Ask, value: str) -> str:
-    """The full short sentence that answers ``ask`` with ``value`` (the fact, or a wrong candidate)."""
+    """The full short sentence that answers ``ask`` with ``value`` (the fact, or a wrong candidate).
+
+    Where the answer follows from facts of the story, those come first: a model that has just said what it looked up
+    has less to work out.
+    """
     slots = dict(ask.slots)
     who, thing, noun = slots.get("who", ""), slots.get("thing", ""), slots.get("noun", "")
     match ask.form:
         case "where":
             return f"{who} is {PLACES[value]}."
         case "who":
-            return f"{value} has the {thing}."
+            return f"The {thing} is with {value}."
         case "count":
             return f"{who} has {value} {noun}."
         case "colour":
@@ -165,13 +171,12 @@ def answer_sentence(ask: Ask, value: str) -> str:
         case "order_last_place":
             return f"{who} went to the {value} last."
         case "yes_no_holder":
-            return f"Yes, {who} has the {thing}." if value == "yes" else f"No, {who} does not have the {thing}."
+            return f"{who if value == 'yes' else slots['instead']} has the {thing}, so {value}."
         case "yes_no_place":
-            at = PLACES[slots["place"]]
-            return f"Yes, {who} is {at}." if value == "yes" else f"No, {who} is not {at}."
+            return f"{who} is {PLACES[slots['place'] if value == 'yes' else slots['instead']]}, so {value}."
         case "compare_more" | "compare_fewer":
-            loser = slots["other"] if value == who else who
-            return f"{value} has {ask.form.removeprefix('compare_')} {noun} than {loser}."
+            which, other = ask.form.removeprefix("compare_"), slots["other"]
+            return f"{who} has {slots['counted']} and {other} has {slots['other_counted']}, so {value} has {which}."
         case "wish":
             return f"{who} wished for {article(value)} {value}."
     raise ValueError(f"no answer form {ask.form!r}")

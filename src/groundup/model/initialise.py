@@ -1,0 +1,129 @@
+"""Fresh weights: the usual random start, and one whose attention heads already know how to look things up."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from groundup.model.attention import Attention
+from groundup.model.transformer import Block, Transformer
+
+SHARED_DIRECTION = 0.5
+"""Length of the vector that all embeddings share, in units of an embedding's own: what a head that looks at a place,
+whatever stands there, makes its queries and keys of."""
+OFFSETS = {"previous": 1.0, "recent": 3.0}
+"""How many tokens back the heads of the first block look, at the centre."""
+FAST, MIDDLE, SLOW = 0.15, (0.05, 0.5), 5.0
+"""Rotary frequencies, in radians a token: above FAST neighbours are told apart, within MIDDLE stretches of a few
+tokens, and content is compared on the pairs that turn by less than SLOW over the whole context, if half of them do."""
+PLACE_GAIN, MATCH_GAIN = 3.0, 1.7
+"""Gains of the query norm where a head begins by place (fast pairs only) and where it begins by content."""
+DAMPING = 0.1
+LOOKUPS = (("previous", "own", "previous"), ("own", "previous", "own"), ("previous", "recent", "own"),
+           ("recent", "recent", "own"))  # fmt: skip
+"""What the heads above the first block compare (query, key) and what they then copy (value). The second is the
+induction head of Olsson et al. 2022 (arXiv 2209.11895); the first finds what stood before a word that was just said;
+the others find words that stood near one."""
+
+
+@torch.no_grad()
+def initialise(model: Transformer, seed: int) -> None:
+    """Fill the weights in place from a seed, in the order of their names.
+
+    Embeddings and a head of its own are normal with deviation ``initializer_range``, other matrices with the inverse
+    square root of their fan-in; the two of a block that write into the residual stream start at zero, so that it
+    begins as the identity; gains start at one. Where the architecture says so, attention then begins as
+    :func:`lookup_attention`.
+    """
+    arch = model.arch
+    generator = torch.Generator().manual_seed(seed)
+    for name, weight in sorted(model.named_parameters()):
+        if name.endswith(("o_proj.weight", "down_proj.weight")):
+            weight.zero_()
+        elif weight.ndim == 1:
+            weight.fill_(1.0)
+        else:
+            std = arch.initializer_range if name.startswith(("model.embed", "lm_head")) else weight.shape[1] ** -0.5
+            weight.copy_(torch.randn(weight.shape, generator=generator) * std)
+    if arch.attention_start == "lookup":
+        lookup_attention(model, generator)
+
+
+@torch.no_grad()
+def lookup_attention(model: Transformer, generator: torch.Generator) -> None:
+    """Have attention begin with the circuit that in-context look-up needs, instead of waiting for it to form.
+
+    In the first block half of the heads look at the token before, the others at the few before that, each kind
+    writing what it reads into a subspace of its own. The heads of the later blocks compare a token's own or nearby
+    content with that of earlier tokens, and copy what they find. Ordinary training takes long to find the two halves
+    of this circuit, for neither pays without the other (Singh et al. 2024, arXiv 2404.07129); given both, the rest
+    is quick. All of it is a choice of starting weights: the layout is the usual one, and training may undo it.
+
+    With grouped queries the first query of each group begins so; the others begin at random and add nothing yet.
+    """
+    arch = model.arch
+    width, kv_heads = arch.head_dim, arch.kv_heads
+    identity = torch.eye(arch.hidden_size)
+    shared = torch.randn(arch.hidden_size, generator=generator)
+    shared /= shared.norm()
+    scale = SHARED_DIRECTION * arch.initializer_range * math.sqrt(arch.hidden_size)
+    model.model.embed_tokens.weight.add_(scale * shared)
+    content = identity - torch.outer(shared, shared)  # everything but the shared direction
+    frequencies = arch.rope_theta ** (-torch.arange(0, width, 2) / width)
+    reads, writes = (_frames(arch.hidden_size, width, generator) for _ in range(2))
+
+    blocks = [block for block in model.model.layers if isinstance(block, Block)]
+    first = blocks[0].self_attn
+    maps = {"own": identity} | {name: torch.zeros_like(identity) for name in OFFSETS}
+    kinds = ["previous" if 2 * head < kv_heads else "recent" for head in range(kv_heads)]
+    for head, kind in enumerate(kinds):
+        read, write = next(reads), next(writes)
+        query, key = _place(frequencies, kind)
+        _set_head(first, head, torch.outer(query, shared), torch.outer(key, shared), read @ content, write.T)
+        maps[kind] += read.T @ write
+    if "recent" not in kinds:
+        maps["recent"] = maps["previous"]
+    _gain(first, torch.where(frequencies > FAST, PLACE_GAIN, 1.0))
+
+    damped = (frequencies > SLOW / arch.context_length) & (torch.arange(width // 2) < width // 4)
+    damping = torch.where(damped, DAMPING, 1.0).repeat(2)[:, None]
+    for block in blocks[1:]:
+        for head in range(kv_heads):
+            query_of, key_of, value_of = (maps[name] @ content for name in LOOKUPS[head % len(LOOKUPS)])
+            match, copy = damping * next(reads), next(writes)
+            _set_head(block.self_attn, head, match @ query_of, match @ key_of, copy @ value_of, copy.T)
+        _gain(block.self_attn, torch.full_like(frequencies, MATCH_GAIN))
+
+
+def _frames(size: int, width: int, generator: torch.Generator) -> Iterator[Tensor]:
+    """Random orthonormal rows [width, size] without end, as many at a time orthogonal to each other as there can be."""
+    while True:
+        basis = torch.linalg.qr(torch.randn(size, size, generator=generator))[0]
+        yield from basis[: size // width * width].split(width)
+
+
+def _place(frequencies: Tensor, kind: str) -> tuple[Tensor, Tensor]:
+    """Query and key vectors [width] whose rotary product is greatest where the key stands the kind's offset before."""
+    chosen = frequencies > FAST if kind == "previous" else (frequencies > MIDDLE[0]) & (frequencies < MIDDLE[1])
+    size = chosen.float() / chosen.sum().clamp(min=1).sqrt()
+    angles = frequencies * OFFSETS[kind]
+    return torch.cat((size, torch.zeros_like(size))), torch.cat((size * angles.cos(), size * angles.sin()))
+
+
+def _set_head(attention: Attention, head: int, query: Tensor, key: Tensor, value: Tensor, output: Tensor) -> None:
+    """Write one key-value head [width, D] and the first query of its group; output is [D, width]."""
+    width = attention.head_dim
+    of_kv = slice(head * width, (head + 1) * width)
+    start = head * (attention.heads // attention.kv_heads) * width
+    attention.q_proj.weight[start : start + width] = query
+    attention.k_proj.weight[of_kv] = key
+    attention.v_proj.weight[of_kv] = value
+    attention.o_proj.weight[:, start : start + width] = output
+
+
+def _gain(attention: Attention, gains: Tensor) -> None:
+    """Sharpen the queries, pair by pair: ``gains`` is [width / 2]."""
+    attention.q_norm.weight.copy_(gains.repeat(2))
