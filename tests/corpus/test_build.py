@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from groundup import storyworld
 from groundup.corpus import build_corpus, external_files, read_documents, readers, sources
 from groundup.corpus.readers import Raw
 from groundup.recipe import CorpusSection
@@ -182,6 +183,20 @@ def test_external_files(folder: Path) -> None:
     files = external_files(section(str(folder / "deep" / "0*.txt"), str(folder / "deep"), "builtin:storyworld"))
     assert files == [folder / "deep" / f"{number:02d}.txt" for number in range(50)]
     assert "argparse.py" in {path.name for path in external_files(section("builtin:python-docs"))}
+
+
+def test_chats_keep_their_messages_and_are_not_those_of_fine_tuning(tmp_path: Path) -> None:
+    chosen = section({"path": "builtin:storyworld-chats", "documents": 50}, passage_characters=200)
+    build_corpus(chosen, seed=1, out=tmp_path)
+    documents = [document for split in ("train", "validation") for document in read_documents(tmp_path, split)]
+    assert len(documents) == 50
+    tuning = {chat[0]["content"] for chat in storyworld.conversations(1, 2000)}
+    for document in documents:
+        messages = json.loads(document.messages or "")
+        assert [message["role"] for message in messages[:2]] == ["user", "assistant"]
+        assert document.text == "\n".join(message["content"] for message in messages)
+        assert messages[0]["content"] not in tuning
+    assert max(len(document.text) for document in documents) > 400
 
 
 def test_python_docs(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import functools
 import pytest
 import torch
 
-from groundup.model import Architecture, Transformer, attention_weights, initialise
+from groundup.model import Architecture, Transformer, attention_weights, initialise, renew_blocks
 
 ARCH = Architecture(
     vocabulary_size=300,
@@ -87,3 +87,18 @@ def test_any_head_width_gives_finite_weights(width, heads):
 def test_what_look_up_needs_is_asked_for(changes):
     with pytest.raises(ValueError, match="look-up needs"):
         dataclasses.replace(ARCH, **changes)
+
+
+def test_renewed_blocks_are_those_of_the_beginning_and_the_rest_stays():
+    model = Transformer(ARCH)
+    initialise(model, 3)
+    begun = {name: weight.clone() for name, weight in model.state_dict().items()}
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(1.0)
+    renew_blocks(model, 2, seed=3)
+    for name, weight in model.state_dict().items():
+        renewed = name.startswith(("model.layers.1.", "model.layers.2."))
+        assert torch.equal(weight, begun[name] if renewed else begun[name] + 1.0), name
+    with pytest.raises(ValueError, match="4 blocks of 3"):
+        renew_blocks(model, 4, seed=3)

@@ -195,6 +195,23 @@ def test_another_start_has_another_reference(run, cpu):
     assert losses(run / "other")[0] == pytest.approx(math.log(2), abs=1e-5)
 
 
+def test_fresh_blocks_keep_nothing_of_the_start(run, cpu):
+    spoilt = load_model(run / "base")
+    with torch.no_grad():
+        for weight in spoilt.model.layers.parameters():
+            weight.mul_(2.0)
+    (run / "spoilt").mkdir()
+    save_model(spoilt, run / "spoilt")
+    for blocks in (2, 1):
+        section = sft_section(run, steps=2, fresh_blocks=blocks)
+        for start in ("base", "spoilt"):
+            train(sft, section, run, run / start, cpu, name=f"{start}{blocks}")
+    assert equal_weights(run / "base2" / "final", run / "spoilt2" / "final")
+    assert not equal_weights(run / "base1" / "final", run / "spoilt1" / "final")
+    with pytest.raises(UserError, match="fresh_blocks is 3, and the model has 2 blocks"):
+        train(sft, sft_section(run, fresh_blocks=3), run, run / "base", cpu, name="three")
+
+
 def test_bad_data_stop_the_stage_before_training(run, cpu):
     with (run / "chats.jsonl").open("a") as file:
         file.write('{"instruction": "Where?"}\n')

@@ -57,7 +57,7 @@ def test_same_seed_same_bytes_on_every_platform():
     assert list(documents(3, 20)) == list(documents(3, 40))[:20]
     assert list(documents(3, 5)) != list(documents(4, 5))
     # A change of this hash is a change of the embedded corpus: every fingerprint and result that rests on it moves.
-    assert hashlib.sha256(sample.encode()).hexdigest()[:16] == "180f0fb551a191a2"
+    assert hashlib.sha256(sample.encode()).hexdigest()[:16] == "1d61d76c374e7f59"
 
 
 def test_no_held_out_name_in_training():

@@ -8,7 +8,7 @@ import pytest
 from groundup.corpus import build_corpus, read_documents
 from groundup.recipe import CorpusSection, TokenizerSection
 from groundup.run import UserError
-from groundup.tokenizer import Tokenizer, TokenShards, build_tokenizer
+from groundup.tokenizer import Tokenizer, TokenShards, build_tokenizer, encode_chat
 
 
 @pytest.fixture(scope="module")
@@ -64,3 +64,21 @@ def test_two_builds_are_byte_identical_and_the_sample_is_bounded(corpus: Path, t
 def test_no_corpus(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no corpus"):
         build_tokenizer(TokenizerSection(), tmp_path, tmp_path / "out")
+
+
+def test_a_chat_of_the_corpus_is_encoded_message_by_message(tmp_path: Path) -> None:
+    sources = [{"path": "builtin:storyworld", "documents": 60}, {"path": "builtin:storyworld-chats", "documents": 60}]
+    section = CorpusSection.model_validate({"sources": sources, "validation_fraction": 0.1})
+    build_corpus(section, seed=1, out=tmp_path / "corpus")
+    build_tokenizer(TokenizerSection(vocabulary_size=512), tmp_path / "corpus", tmp_path)
+    tokenizer, shards = Tokenizer.load(tmp_path), TokenShards(tmp_path / "shards" / "train")
+    chats = 0
+    for number, document in enumerate(read_documents(tmp_path / "corpus", "train")):
+        ids = shards.doc(number).tolist()
+        if document.messages is None:
+            assert ids == [*tokenizer.encode(document.text), tokenizer.endoftext]
+        else:
+            chats += 1
+            assert ids == [*encode_chat(tokenizer, json.loads(document.messages)).ids, tokenizer.endoftext]
+            assert ids[0] == tokenizer.user
+    assert 40 < chats < 60

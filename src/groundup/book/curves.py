@@ -50,6 +50,7 @@ def training(run: Path, stage: Stage, manifest: Manifest) -> Facts:
         "name": stage.name,
         "kind": stage.kind,
         "start": stage.start,
+        "fresh_blocks": getattr(section, "fresh_blocks", 0),
         "plan": plan,
         "metrics": manifest.metrics,
         "optimizer": optimizer.model_dump(mode="json"),

@@ -56,7 +56,7 @@ def corpus(run: Path, recipe: Recipe) -> Facts | None:
         "samples": samples,
         "validation_fraction": section.validation_fraction if section else None,
         "passage_characters": section.passage_characters if section else None,
-        "own_text": any(source["name"] != STORYWORLD for source in funnel["sources"]),
+        "own_text": any(not source["name"].startswith(STORYWORLD) for source in funnel["sources"]),
     }
 
 

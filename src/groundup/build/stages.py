@@ -153,7 +153,9 @@ def measure(recipe: Recipe, run: Path, section: EvaluateSection, hardware: Hardw
         tokenizer=Tokenizer.load(run / "tokenizer"),
         section=section,
         seed=recipe.run.seed,
-        validation=(document.text for document in read_documents(run / "corpus", "validation")),
+        validation=(
+            document.text for document in read_documents(run / "corpus", "validation") if document.messages is None
+        ),
         out=out,
     )
 

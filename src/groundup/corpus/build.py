@@ -1,5 +1,6 @@
 """The corpus stage: read, normalise, cut, deduplicate, split, write; one document at a time."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -44,11 +45,19 @@ def build_corpus(section: CorpusSection, *, seed: int, out: Path) -> dict[str, A
                     funnel.reject("duplicate", file=raw.file, line=raw.line, excerpt=text)
                     continue
                 seen.add(identity)
-                document = Document(identity.hex(), text, source.name, raw.url, raw.language)
+                document = Document(identity.hex(), text, source.name, raw.url, raw.language, _messages(raw))
                 splitter.add(document, split_position(identity), funnel)
     write_json(out / "funnel.json", funnel_json(funnels))
     write_rejections(out / "rejected", [example for funnel in funnels for example in funnel.examples])
     return _metrics(funnels)
+
+
+def _messages(raw: Raw) -> str | None:
+    """The messages of a chat as JSON, each normalised; None for a plain text."""
+    if not raw.messages:
+        return None
+    messages = [{"role": role, "content": normalise(content)} for role, content in raw.messages]
+    return json.dumps(messages, ensure_ascii=False)
 
 
 def _clean(raws: Iterator[Raw], funnel: SourceFunnel, limit: int, bar: Bar) -> Iterator[tuple[Raw, str]]:
@@ -60,7 +69,7 @@ def _clean(raws: Iterator[Raw], funnel: SourceFunnel, limit: int, bar: Bar) -> I
         if not text:
             funnel.reject("empty", file=raw.file, line=raw.line)
             continue
-        for passage in passages(text, limit):
+        for passage in [text] if raw.messages else passages(text, limit):  # a chat is never cut
             funnel.count("normalised", _size(passage))
             yield raw, passage
 

@@ -22,13 +22,14 @@ LONGEST_LINE = 64 * 2**20  # a longer JSON line is refused
 
 @dataclass(frozen=True)
 class Raw:
-    """A document as found: its text, and where it stood (`line` is 0 for a whole file)."""
+    """A document as found: its text, and where it stood (`line` is 0 for a whole file). A chat has messages too."""
 
     text: str
     file: str = ""
     line: int = 0
     url: str | None = None
     language: str | None = None
+    messages: tuple[tuple[str, str], ...] = ()  # (role, content) of each
 
 
 def file_format(path: Path) -> str | None:

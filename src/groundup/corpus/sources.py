@@ -15,6 +15,9 @@ from groundup.run import UserError
 
 BUILTIN = "builtin:"
 STORYWORLD_DOCUMENTS = 20_000  # where the recipe sets no number: the simulator itself never ends
+FIRST_CHAT = 10**9  # far behind the conversations that fine-tuning counts from 0
+CARELESS = 0.5  # share of the corpus's chats that over-claim or take the wrong tone, where they could
+BUILTINS = tuple(BUILTIN + name for name in ("storyworld", "storyworld-chats", "python-docs"))
 _EXPECTED = "files of " + ", ".join(f"{name}[.gz]" for name in FORMATS)
 
 
@@ -42,6 +45,13 @@ class Source:
             count = self.table.documents or STORYWORLD_DOCUMENTS
             for number, text in enumerate(storyworld.documents(seed, count)):
                 yield Raw(text, line=number + 1, language="en")
+        elif self.table.path == BUILTIN + "storyworld-chats":
+            count = self.table.documents or STORYWORLD_DOCUMENTS
+            chats = storyworld.conversations(seed, count, first=FIRST_CHAT, overclaiming=CARELESS, wrong_tone=CARELESS)
+            for number, chat in enumerate(chats):
+                messages = tuple((message["role"], message["content"]) for message in chat)
+                text = "\n".join(content for _, content in messages)
+                yield Raw(text, line=number + 1, language="en", messages=messages)
         elif self.table.path == BUILTIN + "python-docs":
             yield from read_python_docs(funnel)
         for path in self.files:
@@ -60,8 +70,8 @@ def resolve_sources(section: CorpusSection) -> list[Source]:
         name = table.path if table.path not in names else f"{table.path} #{number + 1}"
         names.add(name)
         if table.path.startswith(BUILTIN):
-            if table.path not in (BUILTIN + "storyworld", BUILTIN + "python-docs"):
-                raise _missing(table.path, number, "no such built-in text", "builtin:storyworld, builtin:python-docs")
+            if table.path not in BUILTINS:
+                raise _missing(table.path, number, "no such built-in text", ", ".join(BUILTINS))
             sources.append(Source(name, table))
         else:
             files, skipped = _find(table.path, number)

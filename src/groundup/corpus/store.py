@@ -25,19 +25,24 @@ SCHEMA = pa.schema(
         pa.field("source", pa.string(), nullable=False),
         pa.field("url", pa.string()),
         pa.field("language", pa.string()),
+        pa.field("messages", pa.string()),
     ]
 )
 
 
 @dataclass(frozen=True)
 class Document:
-    """A document of the corpus. `id` is the hex digest of the text, so equal texts have equal ids."""
+    """A document of the corpus. `id` is the hex digest of the text, so equal texts have equal ids.
+
+    A chat has `messages`, a JSON list of {"role", "content"}, and as its text their contents, a line each.
+    """
 
     id: str
     text: str
     source: str
     url: str | None = None
     language: str | None = None
+    messages: str | None = None
 
 
 class DocumentWriter:

@@ -13,7 +13,7 @@ Read ``transformer.py`` first, then ``attention.py``, ``positions.py``, ``norm.p
 
 from groundup.model.architecture import Architecture, ParameterCount, flops_per_token, parameter_count
 from groundup.model.attention import Cache, attend_reference, document_mask
-from groundup.model.initialise import initialise
+from groundup.model.initialise import initialise, renew_blocks
 from groundup.model.losses import IGNORE, bits_per_byte, cross_entropy_sum, scored_logprobs, token_logprobs
 from groundup.model.transformer import Block, Transformer, attention_weights
 
@@ -32,6 +32,7 @@ __all__ = [
     "flops_per_token",
     "initialise",
     "parameter_count",
+    "renew_blocks",
     "scored_logprobs",
     "token_logprobs",
 ]

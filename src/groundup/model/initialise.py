@@ -53,6 +53,26 @@ def initialise(model: Transformer, seed: int) -> None:
 
 
 @torch.no_grad()
+def renew_blocks(model: Transformer, count: int, seed: int) -> None:
+    """Give the last ``count`` blocks the weights with which :func:`initialise` began; embeddings and the rest stay.
+
+    The seed is that of the model's own beginning: look-up attention reads a direction of the embeddings drawn from it.
+    After Zhang et al. 2021, "Revisiting Few-sample BERT Fine-tuning" (arXiv 2006.05987).
+
+    Raises:
+        ValueError: the model has fewer blocks.
+    """
+    layers = model.arch.layers
+    if not 0 <= count <= layers:
+        raise ValueError(f"{count} blocks of {layers} cannot begin anew")
+    fresh = Transformer(model.arch)
+    initialise(fresh, seed)
+    blocks, begun = list(model.model.layers), list(fresh.model.layers)
+    for block, new in zip(blocks[layers - count :], begun[layers - count :], strict=True):
+        block.load_state_dict(new.state_dict())
+
+
+@torch.no_grad()
 def lookup_attention(model: Transformer, generator: torch.Generator) -> None:
     """Have attention begin with the circuit that in-context look-up needs, instead of waiting for it to form.
 
@@ -126,4 +146,5 @@ def _set_head(attention: Attention, head: int, query: Tensor, key: Tensor, value
 
 def _gain(attention: Attention, gains: Tensor) -> None:
     """Sharpen the queries, pair by pair: ``gains`` is [width / 2]."""
-    attention.q_norm.weight.copy_(gains.repeat(2))
+    for weight in attention.q_norm.parameters():
+        weight.copy_(gains.repeat(2))

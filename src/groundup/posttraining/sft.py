@@ -9,6 +9,7 @@ from typing import Any
 
 from groundup.hardware import Hardware
 from groundup.interchange import load_model
+from groundup.model import renew_blocks
 from groundup.posttraining.records import read_conversations, tables
 from groundup.recipe import SftSection
 from groundup.run import UserError, progress, read_json, staged_directory, write_json
@@ -86,14 +87,22 @@ def sft(
         the counts of the data and the metrics of the training loop.
 
     Raises:
-        UserError: a record of the data can't be read.
+        UserError: a record of the data can't be read, or the model has fewer blocks than are to begin anew.
     """
     if start is None:
         raise ValueError("sft needs weights to start from")
     prepare(hardware)
     tokenizer = Tokenizer.load(run / "tokenizer")
     counts = write_data(section, tokenizer, out / "data", seed=seed, fingerprint=fingerprint)
-    model = load_model(start).to(hardware.device)
+    model = load_model(start)
+    if section.fresh_blocks > model.arch.layers:
+        raise UserError(
+            f"fresh_blocks is {section.fresh_blocks}, and the model has {model.arch.layers} blocks",
+            where="[sft] fresh_blocks",
+            expected=f"0 to {model.arch.layers}",
+        )
+    renew_blocks(model, section.fresh_blocks, seed)
+    model.to(hardware.device)
     length = section.sequence_length or model.arch.context_length
     rows = PackedRows(TokenShards(out / "data" / "train"), length, seed)
     metrics = train_on_rows(

@@ -15,7 +15,8 @@ class SourceTable(Section):
     path: str = Field(
         min_length=1,
         description="A file, folder or glob of .txt, .md or .jsonl, each plain or .gz, or `builtin:storyworld`, "
-        "or `builtin:python-docs`. Relative paths start at the working directory.",
+        "`builtin:storyworld-chats` (conversations, each learned whole in the chat format) or "
+        "`builtin:python-docs`. Relative paths start at the working directory.",
     )
     weight: float = Field(
         default=1.0,
@@ -31,7 +32,7 @@ class SourceTable(Section):
     documents: int | None = Field(
         default=None,
         gt=0,
-        description="At most this many documents; for `builtin:storyworld` how many are written. "
+        description="At most this many documents; for the story world how many are written. "
         "Absent means all (for the simulator its default).",
     )
     text_field: str = Field(default="text", min_length=1, description="Key of the text in JSONL records.")

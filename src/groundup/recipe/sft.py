@@ -55,3 +55,10 @@ class SftSection(TokenTrainSection):
         description="Conversations: `builtin:storyworld`, or JSONL files with `messages`, Alpaca records or "
         "ShareGPT `conversations`.",
     )
+    fresh_blocks: int = Field(
+        default=0,
+        ge=0,
+        description="So many of the last transformer blocks begin anew and keep nothing of pretraining (Zhang et al. "
+        "2021, arXiv 2006.05987); 0 keeps all. Worth trying where tuning from the pretrained weights stays behind "
+        "tuning from fresh ones.",
+    )

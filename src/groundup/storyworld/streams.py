@@ -30,10 +30,9 @@ Message = dict[str, str]
 LONGEST_CHAT = 230
 """A chat has as many questions as fit a row of 256 tokens with its story."""
 _PIECE = re.compile(r"\w+|[^\w\s]")
-EASY_DOCUMENTS = 0.7
 EASY_CONVERSATIONS = 0.1
-"""Shares of stories of two or three sentences. With few words to look back at, a small model finds out far sooner
-that looking back pays; the long stories are then learned on top of that."""
+"""Share of chats whose story has two or three sentences. With few words to look back at, a small model finds out far
+sooner that looking back pays; the long stories are then learned on top of that."""
 
 
 def _pick(rng: random.Random, asks: list[Ask], count: int) -> list[Ask]:
@@ -86,7 +85,7 @@ def make_document(seed: int, index: int) -> str:
     Text in which most words can be known from what was read before teaches a small model to look back, and soon.
     """
     rng = random.Random(f"{seed}/document/{index}")
-    world, text = tell(rng, "easy" if rng.random() < EASY_DOCUMENTS else "train")
+    world, text = tell(rng)
     draw = rng.random()
     if draw < 0.40:
         text = f"{text} {retell(rng, world)}"
@@ -150,15 +149,15 @@ def make_conversation(seed: int, index: int, *, overclaiming: float = 0.0, wrong
 
 
 def conversations(
-    seed: int, count: int, *, overclaiming: float = 0.0, wrong_tone: float = 0.0
+    seed: int, count: int, *, first: int = 0, overclaiming: float = 0.0, wrong_tone: float = 0.0
 ) -> Iterator[list[Message]]:
-    """``count`` chats for SFT.
+    """``count`` chats, from number ``first`` on.
 
     Args:
         overclaiming: share of open questions answered with an invented fact instead of "the story does not say".
         wrong_tone: share of requests answered in the wrong tone (unkind help, or a needless refusal).
     """
-    for index in range(count):
+    for index in range(first, first + count):
         yield make_conversation(seed, index, overclaiming=overclaiming, wrong_tone=wrong_tone)
 
 

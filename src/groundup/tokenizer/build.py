@@ -1,5 +1,6 @@
 """The tokenizer stage: learn a vocabulary on a sample of the corpus, then write all of it as token shards."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,6 +11,7 @@ import pyarrow.parquet as pq
 from groundup.recipe import TokenizerSection
 from groundup.run import UserError, log, progress, read_json
 from groundup.tokenizer.bpe import train_bpe
+from groundup.tokenizer.chat import encode_chat
 from groundup.tokenizer.shards import ShardSource, ShardWriter, TokenShards, dtype_for
 from groundup.tokenizer.tokenizer import Tokenizer
 
@@ -20,14 +22,16 @@ class _Text(NamedTuple):
     id: str
     text: str
     source: str
+    messages: str | None
 
 
 def build_tokenizer(section: TokenizerSection, corpus_dir: Path, out: Path) -> dict[str, Any]:
     """Make out/tokenizer.json and out/shards/{train,validation}/ of a corpus stage's directory.
 
-    Each document becomes its ids and <|endoftext|>. The training shards' index carries each source's weight
-    and epochs; validation shows every document once. Returns the stage's metrics: documents, tokens (with
-    <|endoftext|>), bytes and bytes per token (without it) of both splits, and the use of the vocabulary.
+    Each document becomes its ids and <|endoftext|>; a chat is encoded message by message. The training shards'
+    index carries each source's weight and epochs; validation shows every document once. Returns the stage's
+    metrics: documents, tokens (with <|endoftext|>), bytes and bytes per token (without it) of both splits, and
+    the use of the vocabulary.
 
     Raises UserError where `corpus_dir` holds no corpus, or the vocabulary has no room for a merge.
     """
@@ -88,7 +92,7 @@ def _write_split(
     with progress(f"tokens of {split}", expected_bytes, "B") as bar:
         with ShardWriter(directory, dtype, sources=sources) as writer:
             for batch in _batches(_read(corpus_dir, split)):
-                for document, ids in zip(batch, tokenizer.encode_batch([d.text for d in batch]), strict=True):
+                for document, ids in zip(batch, _encode(tokenizer, batch), strict=True):
                     tokens = np.array([*ids, tokenizer.endoftext])
                     writer.add(tokens, number[document.source])
                     used += np.bincount(tokens, minlength=len(used))
@@ -104,6 +108,13 @@ def _write_split(
         f"{split}_median_document_tokens": float(np.median(lengths)) if len(lengths) else 0.0,
         f"{split}_vocabulary_used": float(np.count_nonzero(used) / len(used)),
     }
+
+
+def _encode(tokenizer: Tokenizer, batch: list[_Text]) -> Iterator[list[int]]:
+    """The ids of each document, a chat's in the chat format."""
+    texts = iter(tokenizer.encode_batch([document.text for document in batch if document.messages is None]))
+    for document in batch:
+        yield next(texts) if document.messages is None else encode_chat(tokenizer, json.loads(document.messages)).ids
 
 
 def _sample(corpus_dir: Path, total: int, limit: int) -> Iterator[str]:
@@ -136,7 +147,7 @@ def _read(corpus_dir: Path, split: str) -> Iterator[_Text]:
     for path in sorted((Path(corpus_dir) / "documents").glob(f"{split}-*.parquet")):
         with pq.ParquetFile(path) as file:
             for group in range(file.num_row_groups):
-                for row in file.read_row_group(group, columns=["id", "text", "source"]).to_pylist():
+                for row in file.read_row_group(group, columns=["id", "text", "source", "messages"]).to_pylist():
                     yield _Text(**row)
 
 
