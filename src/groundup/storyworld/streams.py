@@ -173,7 +173,7 @@ class Preference:
 
 def _honest_or_helpful(rng: random.Random, axis: str) -> Preference:
     world, story = tell(rng)
-    if axis == "honest" and rng.random() < 0.45:
+    if axis == "honest" and rng.random() < 0.6:
         ask = _pick_by_form(rng, unanswerable(world), 1)[0]
         chosen, rejected = ABSTENTION, answer_sentence(ask, wrong_value(rng, ask))
     else:
