@@ -65,6 +65,8 @@ def renew_blocks(model: Transformer, count: int, seed: int) -> None:
     layers = model.arch.layers
     if not 0 <= count <= layers:
         raise ValueError(f"{count} blocks of {layers} cannot begin anew")
+    if count == 0:
+        return
     fresh = Transformer(model.arch)
     initialise(fresh, seed)
     blocks, begun = list(model.model.layers), list(fresh.model.layers)

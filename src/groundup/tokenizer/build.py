@@ -22,7 +22,7 @@ class _Text(NamedTuple):
     id: str
     text: str
     source: str
-    messages: str | None
+    messages: str | None = None  # a corpus of plain texts may lack the column
 
 
 def build_tokenizer(section: TokenizerSection, corpus_dir: Path, out: Path) -> dict[str, Any]:
