@@ -5,6 +5,7 @@ import time
 from collections import Counter
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,9 +28,9 @@ from groundup.tokenizer.plan import best_fit
 lengths = st.lists(st.integers(0, 40), min_size=1, max_size=40).filter(lambda sizes: max(sizes) > 1)
 
 
-def write(directory: Path, sizes: list[int], *, masked: bool = False, **options: object) -> TokenShards:
+def write(directory: Path, sizes: list[int], *, masked: bool = False, **options: Any) -> TokenShards:
     """Documents whose ids say where they stand: document d, token i is 50 d + i + 2."""
-    with ShardWriter(directory, "uint32", with_mask=masked, **options) as writer:  # type: ignore[arg-type]
+    with ShardWriter(directory, "uint32", with_mask=masked, **options) as writer:
         for number, size in enumerate(sizes):
             ids = 50 * number + np.arange(size) + 2
             writer.add(ids, 0, ids % 3 == 0 if masked else None)

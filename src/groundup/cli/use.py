@@ -30,7 +30,7 @@ def chat(
 ) -> None:
     """Talk with a model of a run. /new begins a new conversation, /quit ends.
 
-    Example: groundup chat runs/laptop --prompt "Tell me a story about a red ball."
+    Example: groundup chat runs/laptop --prompt "Tell me a story about Ana and Ben, with a blue kite."
 
     Parameters
     ----------

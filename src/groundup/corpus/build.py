@@ -54,9 +54,9 @@ def build_corpus(section: CorpusSection, *, seed: int, out: Path) -> dict[str, A
 
 def _messages(raw: Raw) -> str | None:
     """The messages of a chat as JSON, each normalised; None for a plain text."""
-    if not raw.messages:
+    if raw.messages is None:
         return None
-    messages = [{"role": role, "content": normalise(content)} for role, content in raw.messages]
+    messages = [message | {"content": normalise(message["content"])} for message in raw.messages]
     return json.dumps(messages, ensure_ascii=False)
 
 
@@ -69,7 +69,7 @@ def _clean(raws: Iterator[Raw], funnel: SourceFunnel, limit: int, bar: Bar) -> I
         if not text:
             funnel.reject("empty", file=raw.file, line=raw.line)
             continue
-        for passage in [text] if raw.messages else passages(text, limit):  # a chat is never cut
+        for passage in passages(text, limit) if raw.messages is None else [text]:  # a chat is never cut
             funnel.count("normalised", _size(passage))
             yield raw, passage
 

@@ -29,7 +29,7 @@ class Raw:
     line: int = 0
     url: str | None = None
     language: str | None = None
-    messages: tuple[tuple[str, str], ...] = ()  # (role, content) of each
+    messages: list[dict[str, str]] | None = None  # {"role", "content"} of each
 
 
 def file_format(path: Path) -> str | None:

@@ -49,9 +49,8 @@ class Source:
             count = self.table.documents or STORYWORLD_DOCUMENTS
             chats = storyworld.conversations(seed, count, first=FIRST_CHAT, overclaiming=CARELESS, wrong_tone=CARELESS)
             for number, chat in enumerate(chats):
-                messages = tuple((message["role"], message["content"]) for message in chat)
-                text = "\n".join(content for _, content in messages)
-                yield Raw(text, line=number + 1, language="en", messages=messages)
+                text = "\n".join(message["content"] for message in chat)
+                yield Raw(text, line=number + 1, language="en", messages=chat)
         elif self.table.path == BUILTIN + "python-docs":
             yield from read_python_docs(funnel)
         for path in self.files:

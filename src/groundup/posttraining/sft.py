@@ -93,7 +93,6 @@ def sft(
         raise ValueError("sft needs weights to start from")
     prepare(hardware)
     tokenizer = Tokenizer.load(run / "tokenizer")
-    counts = write_data(section, tokenizer, out / "data", seed=seed, fingerprint=fingerprint)
     model = load_model(start)
     if section.fresh_blocks > model.arch.layers:
         raise UserError(
@@ -103,6 +102,7 @@ def sft(
         )
     renew_blocks(model, section.fresh_blocks, seed)
     model.to(hardware.device)
+    counts = write_data(section, tokenizer, out / "data", seed=seed, fingerprint=fingerprint)
     length = section.sequence_length or model.arch.context_length
     rows = PackedRows(TokenShards(out / "data" / "train"), length, seed)
     metrics = train_on_rows(

@@ -31,8 +31,9 @@ LONGEST_CHAT = 230
 """A chat has as many questions as fit a row of 256 tokens with its story."""
 _PIECE = re.compile(r"\w+|[^\w\s]")
 EASY_CONVERSATIONS = 0.1
-"""Share of chats whose story has two or three sentences. With few words to look back at, a small model finds out far
-sooner that looking back pays; the long stories are then learned on top of that."""
+"""Share of chats whose story has two or three sentences."""
+OPEN_PAIRS = 0.6
+"""Share of the honest pairs whose question is open; in the others the rejected answer is a needless "does not say"."""
 
 
 def _pick(rng: random.Random, asks: list[Ask], count: int) -> list[Ask]:
@@ -82,7 +83,7 @@ def _quiz(rng: random.Random, world: World, count: int) -> str:
 def make_document(seed: int, index: int) -> str:
     """One pretraining text: a story, then told again, summed up, or asked about.
 
-    Text in which most words can be known from what was read before teaches a small model to look back, and soon.
+    So much of it can be known from what was read before.
     """
     rng = random.Random(f"{seed}/document/{index}")
     world, text = tell(rng)
@@ -173,7 +174,7 @@ class Preference:
 
 def _honest_or_helpful(rng: random.Random, axis: str) -> Preference:
     world, story = tell(rng)
-    if axis == "honest" and rng.random() < 0.6:
+    if axis == "honest" and rng.random() < OPEN_PAIRS:
         ask = _pick_by_form(rng, unanswerable(world), 1)[0]
         chosen, rejected = ABSTENTION, answer_sentence(ask, wrong_value(rng, ask))
     else:
