@@ -1,12 +1,20 @@
-"""``[corpus]``: which texts the model learns from."""
+"""``[corpus]``: which texts the model learns from, and what is done to them."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from groundup.recipe.base import Section
+from groundup.recipe.dedup import DecontaminateSection, DedupSection
+from groundup.recipe.filters import FiltersSection
+from groundup.recipe.personal import PersonalDataSection
+from groundup.recipe.presets import with_preset
+
+Format = Literal[
+    "auto", "text", "html", "jsonl", "csv", "parquet", "warc", "wet", "arc", "mediawiki", "code"
+]  # fmt: skip
 
 
 class SourceTable(Section):
@@ -14,9 +22,17 @@ class SourceTable(Section):
 
     path: str = Field(
         min_length=1,
-        description="A file, folder or glob of .txt, .md or .jsonl, each plain or .gz, or `builtin:storyworld`, "
-        "`builtin:storyworld-chats` (conversations, each learned whole in the chat format) or "
-        "`builtin:python-docs`. Relative paths start at the working directory.",
+        description="A file, folder, glob or URL (`https://`, `s3://`, `gs://`, `hf://`); a crawl, as "
+        "`commoncrawl:CC-MAIN-2024-10`; or `builtin:storyworld`, `builtin:storyworld-chats` (conversations, each "
+        "learned whole in the chat format) or `builtin:python-docs`. Relative paths start at the working directory.",
+    )
+    format: Format = Field(
+        default="auto",
+        description="How files are read: `auto` goes by their names (.txt .md .rst .html .jsonl .csv .parquet .warc .wet "
+        ".arc .xml, each plain or .gz .zst .bz2 .xz). `code` takes the programs of a repository.",
+    )
+    extensions: tuple[str, ...] = Field(
+        default=(), description="Take only files that end so, as `.py`; empty takes every file that can be read."
     )
     weight: float = Field(
         default=1.0,
@@ -35,17 +51,45 @@ class SourceTable(Section):
         description="At most this many documents; for the story world how many are written. "
         "Absent means all (for the simulator its default).",
     )
-    text_field: str = Field(default="text", min_length=1, description="Key of the text in JSONL records.")
+    files: int | None = Field(
+        default=None, gt=0, description="At most this many files, of a crawl its first ones; absent means all."
+    )
+    text_field: str = Field(
+        default="text", min_length=1, description="Key or column of the text in JSONL, CSV and Parquet records."
+    )
+    url_field: str = Field(
+        default="url", min_length=1, description="Key or column of the address in such records; may be absent there."
+    )
 
 
 class CorpusSection(Section):
-    """Sources become normalised, deduplicated documents, split into training and validation."""
+    """Sources become clean, deduplicated documents, split into training and validation."""
 
     kind: Literal["corpus"] = Field(default="corpus", description="What the stage does.")
     sources: tuple[str | SourceTable, ...] = Field(
         default=("builtin:storyworld",),
         min_length=1,
-        description="Where text comes from: strings (paths, folders, globs, `builtin:` names) or tables.",
+        description="Where text comes from: strings (paths, folders, globs, URLs, `builtin:` names) or tables.",
+    )
+    preset: Literal["web", "books", "code"] | None = Field(
+        default=None,
+        description="A bundle of filters and deduplication for one kind of text, used where this section names none "
+        "of its own. Absent: extraction, repair and exact deduplication only.",
+    )
+    extractor: Literal["auto", "resiliparse", "trafilatura"] = Field(
+        default="auto",
+        description="How a page's main text is found: `resiliparse` is fast, `trafilatura` better and some ten times "
+        "slower; `auto` takes the first for crawls and the second for folders of pages.",
+    )
+    filters: FiltersSection = Field(
+        default=FiltersSection(), description="Which documents are refused; none where none is named."
+    )
+    personal_data: PersonalDataSection | None = Field(
+        default=None, description="Replaces personal data with placeholders where present."
+    )
+    dedup: DedupSection = Field(default=DedupSection(), description="Which repeated texts are removed.")
+    decontaminate: DecontaminateSection | None = Field(
+        default=None, description="Looks for the texts of tests among the documents where present."
     )
     validation_fraction: float = Field(
         default=0.01,
@@ -57,10 +101,20 @@ class CorpusSection(Section):
         default=8000,
         ge=200,
         description="A document of more characters is cut into passages of at most this many, at blank lines, "
-        "before deduplication and the split. Unit: characters.",
+        "after all other steps and before the split. Unit: characters.",
     )
     shard_bytes: int = Field(
         default=128 * 2**20,
         ge=2**16,
-        description="A documents file is closed at about this much text. Unit: bytes.",
+        description="Input of about this much is one unit of work and one file of documents. Unit: bytes.",
     )
+    unpacked_limit: int = Field(
+        default=64 * 2**30,
+        ge=2**20,
+        description="A compressed file is read up to this size unpacked, so that a hostile one ends. Unit: bytes.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _preset(cls, values: Any) -> Any:
+        return with_preset(values) if isinstance(values, dict) else values

@@ -1,0 +1,85 @@
+"""``[corpus.dedup]`` and ``[corpus.decontaminate]``: what is removed because it stands elsewhere already."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from groundup.recipe.base import Section
+
+
+class NearSection(Section):
+    """Near-duplicates by MinHash and locality-sensitive hashing (Broder 1997; Leskovec et al., ch. 3).
+
+    Two documents whose word n-grams have Jaccard similarity s share a band with probability
+    1 − (1 − s^rows)^bands. A pair that does is compared by its whole signature before it counts.
+    """
+
+    bands: int = Field(default=18, ge=1, le=200, description="Bands of the signature.")
+    rows: int = Field(default=6, ge=1, le=50, description="Hashes in a band.")
+    ngram: int = Field(default=5, ge=1, le=20, description="Words in a shingle.")
+    threshold: float = Field(
+        default=0.7,
+        ge=0,
+        le=1,
+        description="Jaccard similarity, estimated by the share of equal hashes, from which two documents "
+        "are near-duplicates.",
+    )
+    keep: Literal["longest", "best", "first"] = Field(
+        default="longest",
+        description="Which of a group stays: the one with most text, the one of the highest quality score (where a "
+        "classifier gives one, else the longest), or the first read. Equal ones: the first read.",
+    )
+
+
+class LinesSection(Section):
+    """Lines that occur in many documents are removed from all but the first that has them (after CCNet, 2020)."""
+
+    min_characters: int = Field(default=30, ge=1, description="Shorter lines are never removed. Unit: characters.")
+    max_documents: int = Field(
+        default=1, ge=1, description="A line may stand in this many documents; in later ones it is removed."
+    )
+    unit: Literal["line", "paragraph"] = Field(
+        default="line", description="What is compared: lines, or paragraphs between blank lines."
+    )
+
+
+class BoilerplateSection(Section):
+    """Lines that a site repeats on its pages (menus, notices) are removed from all of them."""
+
+    min_pages: int = Field(default=5, ge=2, description="Sites with fewer pages are left as they are.")
+    max_share: float = Field(
+        default=0.3, gt=0, le=1, description="A line on more than this share of a site's pages is boilerplate."
+    )
+
+
+class DedupSection(Section):
+    """Exact duplicates are removed by default; the rest where it is named."""
+
+    exact: bool = Field(
+        default=True, description="Remove documents that equal an earlier one but for case and white space."
+    )
+    lines: LinesSection | None = Field(default=None, description="Lines or paragraphs repeated across documents.")
+    boilerplate: BoilerplateSection | None = Field(default=None, description="Lines repeated across a site's pages.")
+    near: NearSection | None = Field(default=None, description="Documents nearly equal to another.")
+    against: tuple[str, ...] = Field(
+        default=(),
+        description="Runs whose finished corpora count as read before: what they hold is not kept again. Paths.",
+    )
+
+
+class DecontaminateSection(Section):
+    """Documents that share a run of words with a test (Brown et al. 2020, appendix C: 13-grams)."""
+
+    tasks: bool = Field(default=True, description="Look for the tests that the recipe's evaluate stage uses.")
+    files: tuple[str, ...] = Field(
+        default=(), description="Further tests: text files, or JSONL, of whose records every string counts. Paths."
+    )
+    ngram: int = Field(
+        default=13, ge=5, le=50, description="Words in a row that must be equal, but for case and punctuation."
+    )
+    remove: Literal["document", "span", "nothing"] = Field(
+        default="document",
+        description="What is removed: the whole document, the shared words, or nothing (they are reported).",
+    )
