@@ -114,3 +114,33 @@ class Batch:
         """The documents of the given numbers."""
         indices = pa.array(rows, pa.int64())
         return Batch({name: column.take(indices) for name, column in self.columns.items()})
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What one call of a reader reads: a file or a stretch of one.
+
+    Args:
+        path: local path or URL, as the recipe's path leads to it.
+        format: one of the recipe's formats but "auto"; compression is seen from the name and the first bytes.
+        bytes: of the file (or the stretch) as stored.
+        start, stop: of a plain JSONL file the stretch in bytes (the lines that begin in it), of a Parquet file the row
+            groups; 0 and None for the whole file.
+        licence: of a program, the licence of the repository it stands in, as "MIT (LICENSE)".
+    """
+
+    path: str
+    format: str
+    bytes: int
+    start: int = 0
+    stop: int | None = None
+    licence: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReaderOptions:
+    """What readers need of the recipe: names of the fields, and where a compressed file ends (bytes unpacked)."""
+
+    text_field: str = "text"
+    url_field: str = "url"
+    unpacked_limit: int = 64 * 2**30
