@@ -126,6 +126,13 @@ def physical_cores() -> int:
     return max(1, min(cores or allowed, allowed))
 
 
+def corpus_processes(wish: int | Literal["auto"]) -> int:
+    """Processes that make a corpus: as many as wished, else one a physical core, each with a GiB of memory."""
+    if wish != "auto":
+        return wish
+    return max(1, min(physical_cores(), usable_memory() // 2**30))
+
+
 def _allowed_processors() -> int:
     """Logical processors this process may run on, under its affinity and its control group's quota."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import random
-from itertools import islice
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from groundup.book.policy import contamination, personal_data, policy, refused_examples, repetitions
 from groundup.book.text import excerpt
-from groundup.corpus import read_documents
-from groundup.recipe import DpoSection, EvaluateSection, Recipe, SftSection
+from groundup.corpus.look import Corpus, sample_passages
+from groundup.corpus.report import passages, steps
+from groundup.corpus.sankey import sankey_svg
+from groundup.corpus.store import Document
+from groundup.recipe import CorpusSection, DpoSection, EvaluateSection, Recipe, SftSection
 from groundup.run import UserError, read_json
 from groundup.storyworld import KINDS, SPLITS, UNSEEN_NAMES, is_unseen_combination, questions
 from groundup.storyworld.lexicon import COLOURS, NAMES, OBJECTS, PLACES
@@ -19,7 +23,9 @@ from groundup.storyworld.world import SHAPES, Event, World
 
 Facts = dict[str, Any]
 STORYWORLD = "builtin:storyworld"
+STORYWORLD_CHATS = "builtin:storyworld-chats"
 SAMPLES = 3
+RULES = 6  # of a step that the figure shows one by one
 SAMPLE_CHARACTERS = 700
 
 
@@ -37,37 +43,47 @@ def uses_storyworld(recipe: Recipe) -> bool:
 
 
 def corpus(run: Path, recipe: Recipe) -> Facts | None:
-    """The funnel of RUN/corpus with documents as samples; None where the stage isn't there."""
+    """The funnel of RUN/corpus, what made it so, and passages as samples; None where the stage isn't there."""
+    section = recipe.corpus or CorpusSection()
     try:
-        funnel = read_json(run / "corpus" / "funnel.json")
-        samples = [
-            {"split": split, "source": document.source, "text": text, "cut": cut}
-            for split, count in (("train", SAMPLES - 1), ("validation", 1))
-            for document in islice(read_documents(run / "corpus", split), count)
-            for text, cut in [excerpt(document.text, SAMPLE_CHARACTERS)]
-        ]
+        made = Corpus(run / "corpus", section, read_json(run / "corpus" / "funnel.json"))
+        drawn, _ = sample_passages(made, SAMPLES, seed=recipe.run.seed)
     except (FileNotFoundError, UserError):
         return None
-    section = recipe.corpus
+    funnel = made.funnel
+    passed = steps(funnel["total"], funnel["steps"])
+    names = {source["name"] for source in funnel["sources"]}
     return {
-        "steps": [{"name": name, **tally} for name, tally in funnel["total"]["steps"].items()],
-        "rejections": funnel["total"]["rejections"],
+        "steps": [asdict(step) for step in passed],
+        "splits": passages(funnel["total"]),
+        "figure": sankey_svg(funnel, ink="#333333", font="Libertinus Serif", rules=RULES),
         "sources": [_source(source) for source in funnel["sources"]],
-        "samples": samples,
-        "validation_fraction": section.validation_fraction if section else None,
-        "passage_characters": section.passage_characters if section else None,
-        "own_text": any(not source["name"].startswith(STORYWORLD) for source in funnel["sources"]),
+        "samples": [_sample(split, document) for split, document in drawn],
+        "policy": policy(section, passed),
+        "refused": refused_examples(made, recipe.run.seed),
+        "personal": personal_data(section, passed),
+        "repetitions": repetitions(section, passed),
+        "contamination": contamination(section, funnel),
+        "validation_fraction": section.validation_fraction,
+        "passage_characters": section.passage_characters,
+        "own_text": any(not name.startswith(STORYWORLD) for name in names),
+        "chats": any(name.startswith(STORYWORLD_CHATS) for name in names),
     }
 
 
+def _sample(split: str, document: Document) -> Facts:
+    text, cut = excerpt(document.text, SAMPLE_CHARACTERS)
+    return {"split": split, "source": document.source or document.mixture, "text": text, "cut": cut}
+
+
 def _source(source: Facts) -> Facts:
-    steps = source["steps"]
+    counts = source["steps"]
     return {
         "name": source["name"],
         "files": source["files"],
         "weight": source["weight"],
-        "read": steps["read"],
-        "kept": {key: steps["train"][key] + steps["validation"][key] for key in ("documents", "bytes")},
+        "read": counts["read"],
+        "kept": counts["kept"],
         "encodings": source["encodings"],
     }
 

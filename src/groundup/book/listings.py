@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import groundup
-from groundup.corpus.text import digest, normalise, split_position
+from groundup.corpus.dedup.exact import _digest as exact_key
+from groundup.corpus.text import normalise, split_position
 from groundup.inference.engine import Decoding
 from groundup.model import attend_reference, bits_per_byte, document_mask, token_logprobs
 from groundup.model.initialise import lookup_attention
@@ -33,7 +34,7 @@ SHOWN: dict[str, Callable[..., Any]] = {
     "tell": tell,
     "narrate_for": narrate_for,
     "normalise": normalise,
-    "digest": digest,
+    "exact_key": exact_key,
     "split_position": split_position,
     "best_fit": best_fit,
     "encode_chat": encode_chat,

@@ -78,6 +78,7 @@ def build(
         if fresh:
             for stage in chosen:
                 shutil.rmtree(run / stage.name, ignore_errors=True)
+                shutil.rmtree(run / f".{stage.name}.work", ignore_errors=True)
         maker = _Maker(recipe, run, hardware, fingerprints, record, stop)
         built, skipped = [], []
         for position, stage in enumerate(chosen, 1):
@@ -160,16 +161,7 @@ class _Maker:
                     out = final
                 else:
                     out = stack.enter_context(staged_directory(final))
-                context = Context(
-                    self._recipe,
-                    self._run,
-                    stage,
-                    out,
-                    self._hardware,
-                    fingerprint,
-                    self._fingerprints,
-                    self._stop,
-                )
+                context = self._context(stage, out)
                 metrics = ADAPTERS[stage.kind](context)
                 write_manifest(
                     out,
@@ -182,11 +174,26 @@ class _Maker:
                     exclude=_NOT_RESULTS if trains else (),
                 )
             done = True
+            shutil.rmtree(context.work, ignore_errors=True)
         finally:
             self._record.stage_ends(stage.name, time.monotonic() - begun, done=done)
         log(f"{label}: done in {duration(time.monotonic() - begun)}" + brief(metrics))
         if self._stop():
             raise Interrupted(f"stopped by {self._stop.requested}")
+
+
+    def _context(self, stage: Stage, out: Path) -> Context:
+        """What the stage's adapter is given."""
+        return Context(
+            self._recipe,
+            self._run,
+            stage,
+            out,
+            self._hardware,
+            self._fingerprints[stage.name],
+            self._fingerprints,
+            self._stop,
+        )
 
 
 def set_aside(directory: Path, recorded: str | None, fingerprint: str) -> Path | None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from groundup.corpus import external_files
+from groundup.corpus import external_files, external_identities, resolve_sources
 from groundup.hardware import Hardware
 from groundup.recipe import (
     CorpusSection,
@@ -22,8 +22,8 @@ from groundup.run import UserError, fingerprint, read_json, sha256_file, write_j
 
 # Raised when a stage's output changes for the same inputs, so that old output is made again.
 FORMATS = {
-    "corpus": 1,
-    "tokenizer": 1,
+    "corpus": 2,
+    "tokenizer": 2,
     "pretrain": 1,
     "sft": 1,
     "dpo": 1,
@@ -56,6 +56,11 @@ def stage_fingerprints(
             "inputs": {name: found[name] for name in recipe.inputs(stage)},
             "external": [hash_file(path) for path in external_paths(stage)],
         }
+        if isinstance(stage.section, CorpusSection):
+            sources = resolve_sources(stage.section)
+            content["names"] = [[part.path for part in source.parts] for source in sources]  # they are in the result
+            content["remote"] = external_identities(stage.section, sources)
+            content |= _sought(recipe, stage.section, hash_file)
         if isinstance(stage.section, TrainSection | EvaluateSection):
             content["hardware"] = hardware.bits()
         if isinstance(stage.section, TrainSection) and stage.start is None:
@@ -83,6 +88,17 @@ def external_paths(stage: Stage) -> list[Path]:
                 mend="check the path; relative paths start at the working directory",
             )
     return paths
+
+
+def _sought(
+    recipe: Recipe, section: CorpusSection, hash_file: Callable[[Path], dict[str, Any]]
+) -> dict[str, Any]:
+    """The tests that the corpus is searched for, where it is."""
+    sought = recipe.sought_tasks(section)
+    if sought is None:
+        return {}
+    files = [Path(name) for name in _task_files(sought.tasks)]
+    return {"tests": [list(sought.tasks), sought.questions, [hash_file(path) for path in files]]}
 
 
 def _task_files(tasks: tuple[str, ...]) -> list[str]:

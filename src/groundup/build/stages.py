@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from groundup.hardware import Hardware
+from groundup.hardware import Hardware, corpus_processes
 from groundup.recipe import (
     BookSection,
     CorpusSection,
@@ -55,6 +55,11 @@ class Context:
         return section
 
     @property
+    def work(self) -> Path:
+        """Scratch folder that outlives a kill; the build removes it when the stage is done."""
+        return self.run / f".{self.stage.name}.work"
+
+    @property
     def start(self) -> Path | None:
         """Directory of the weights the stage begins from; None for fresh ones."""
         return self.run / self.stage.start / "final" if self.stage.start else None
@@ -63,8 +68,20 @@ class Context:
 def corpus(context: Context) -> Metrics:
     """Sources to documents."""
     from groundup.corpus import build_corpus
+    from groundup.evaluation import task_texts
 
-    return build_corpus(context.section(CorpusSection), seed=context.seed, out=context.out)
+    section, hardware = context.section(CorpusSection), context.recipe.hardware
+    sought = context.recipe.sought_tasks(section)
+    return build_corpus(
+        section,
+        seed=context.seed,
+        out=context.out,
+        work=context.work,
+        workers=corpus_processes(hardware.processes),
+        cluster=hardware.cluster,
+        tests=task_texts(sought, seed=context.seed) if sought is not None else (),
+        identity=context.fingerprint,
+    )
 
 
 def tokenizer(context: Context) -> Metrics:

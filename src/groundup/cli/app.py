@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import cyclopts
 
 from groundup import __version__
-from groundup.cli import build, inspect, use
+from groundup.cli import build, corpus, inspect, use
 from groundup.run.errors import GroundupError, Interrupted
 
 app = cyclopts.App(
@@ -33,6 +33,7 @@ for _command in (
     inspect.doctor,
 ):
     app.command(_command)
+app.command(corpus.corpus)
 
 
 def command_line(arguments: Sequence[str]) -> int:
@@ -74,6 +75,10 @@ def _fail(message: str, code: int) -> int:
 
 
 def _command_name(arguments: Sequence[str]) -> str:
-    """The command that was meant, with a space; empty where it is none of ours."""
-    known = {name for name in app if not name.startswith("-")}
-    return f"{arguments[0]} " if arguments and arguments[0] in known else ""
+    """The command that was meant, with a space, as "corpus stats "; empty where it is none of ours."""
+    meant, commands = "", app
+    for name in arguments:
+        if name.startswith("-") or name not in commands:
+            break
+        meant, commands = f"{meant}{name} ", commands[name]
+    return meant

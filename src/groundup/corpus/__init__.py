@@ -11,8 +11,19 @@ and rejected/*.parquet (a sample of the refused). The way is read by `readers` a
 * a missing source is an error that says which one and what was looked for (`sources`).
 """
 
-from groundup.corpus.build import build_corpus
-from groundup.corpus.sources import external_files
-from groundup.corpus.store import Document, read_documents
+import importlib
+from typing import Any
 
-__all__ = ["Document", "build_corpus", "external_files", "read_documents"]
+_HOMES = {
+    "build_corpus": "build",
+    "external_files": "sources",
+    "external_identities": "sources", "resolve_sources": "sources",
+    "Document": "store",
+    "read_documents": "store",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"groundup.corpus.{_HOMES[name]}"), name)
+    raise AttributeError(name)

@@ -1,144 +1,298 @@
-"""The corpus stage: read, normalise, cut, deduplicate, split, write; one document at a time."""
+"""The corpus stage: phases of tasks over units, segments and ranges of hashes, then the files and the funnel."""
 
-import json
-from collections.abc import Iterator
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from groundup.corpus.engine import Engine
 from groundup.corpus.funnel import SourceFunnel, funnel_json
-from groundup.corpus.readers import Raw
-from groundup.corpus.sources import resolve_sources
-from groundup.corpus.store import Document, DocumentWriter, write_rejections
-from groundup.corpus.text import digest, normalise, passages, split_position
+from groundup.corpus.keys import count_rows, ranges
+from groundup.corpus.plan import AGAINST, Plan, Segment, as_task, read_beat, read_record
+from groundup.corpus.sources import Source, external_identities, resolve_sources
+from groundup.corpus.store import write_rejections
+from groundup.corpus.units import Unit, content_bytes, make_units
+from groundup.corpus.write import EXACT, NEAR, SPLITS, documents_in
 from groundup.recipe import CorpusSection
-from groundup.run import Bar, UserError, progress, write_json
+from groundup.run import Bar, GroundupError, UserError, fingerprint, progress, read_json, write_json
+
+GUESSED_BYTES, GUESSED_DOCUMENTS = 500, 20_000  # of a built-in text, for the progress bar
+LEAST_WORK = 16 * 2**20  # bytes for which a worker is worth its start of a second
+ROW_WORK = 64  # bytes of text that are about as much work as one row of a table
+FORMAT = 1  # of the work folder: another format's is begun anew
 
 
-def build_corpus(section: CorpusSection, *, seed: int, out: Path) -> dict[str, Any]:
+def build_corpus(
+    section: CorpusSection,
+    *,
+    seed: int,
+    out: Path,
+    work: Path | None = None,
+    workers: int = 1,
+    cluster: str | None = None,
+    tests: Iterable[tuple[str, str]] = (),
+    identity: str = "",
+) -> dict[str, Any]:
     """Make the corpus of `section.sources` in the directory `out`; returns the stage's metrics.
 
-    Writes out/documents/{train,validation}-NNNNN.parquet, out/funnel.json and out/rejected/*.parquet. Equal
-    inputs give equal bytes. In this order:
+    Writes out/documents/{train,validation}-NNNNN.parquet, out/funnel.json and out/rejected/*.parquet. Equal inputs
+    give equal bytes, whatever `workers` and `cluster` are and however often the work was interrupted.
 
-    1. *Read.* Bad bytes, broken lines and empty documents are counted with their file and line, never fatal.
-    2. *Normalise*: NFC, newlines, control characters.
-    3. *Cut* a text of more than `passage_characters` characters into passages at blank lines, so that one
-       file as long as a library still has a validation part and long books don't fall on one side as a whole.
-    4. *Deduplicate* exactly: the first of equal passages stays. The set of 16-byte digests takes about 100
-       bytes of memory a document kept (10 million documents: 1 GB); the texts only stream through.
-    5. *Split* by the digest: a document is in validation when its digest, as a number in [0, 1), is below
-       `validation_fraction`. So a text stays on its side in every corpus it occurs in. Where no digest is
-       below, the one document with the smallest digest is validation.
+    Args:
+        work: folder of what is done so far; with the same inputs the work goes on from there. The caller removes it.
+        workers: processes that share the work.
+        cluster: address of a Ray cluster, or "local"; None for this machine alone (see `Engine`).
+        tests: (task, text) of what `section.decontaminate` looks for.
+        identity: fingerprint of all inputs; work begun under another is thrown away.
 
     Raises UserError for a missing source, and for a corpus of fewer than two documents.
     """
+    from groundup.corpus.policy import prepare_policy, step_names  # with all their libraries, which take a second
+
     sources = resolve_sources(section)
-    funnels = [source.funnel() for source in sources]
-    limit = section.passage_characters
-    with progress("corpus", None, "doc") as bar, Splitter(out / "documents", section) as splitter:
-        seen: set[bytes] = set()
-        for source, funnel in zip(sources, funnels, strict=True):
-            bar.note(source.name)
-            for raw, text in _clean(source.read(seed, funnel), funnel, limit, bar):
-                identity = digest(text)
-                if identity in seen:
-                    funnel.reject("duplicate", file=raw.file, line=raw.line, excerpt=text)
-                    continue
-                seen.add(identity)
-                document = Document(identity.hex(), text, source.name, raw.url, raw.language, _messages(raw))
-                splitter.add(document, split_position(identity), funnel)
-    write_json(out / "funnel.json", funnel_json(funnels))
-    write_rejections(out / "rejected", [example for funnel in funnels for example in funnel.examples])
-    return _metrics(funnels)
+    work = work or out.parent / f".{out.name}.work"
+    plan = _begin(section, seed, sources, work, identity)
+    prepare_policy(plan, tests)
+    with Engine(workers, cluster) as engine:
+        stage = _Phases(plan, engine)
+        stage.run("harvest", range(len(plan.units)), [_size(unit) for unit in plan.units])
+        _save_segments(plan)
+        own = [each for each in plan.segments if plan.units[each.unit].source != AGAINST]
+        sizes = [segment.bytes for segment in own]
+        stage.run_ranges("settle", [plan.tables(name) for name in settled_tables(section)])
+        if plan.refines:
+            stage.run("refine", range(len(plan.segments)), [segment.bytes for segment in plan.segments])
+        if section.dedup.near is not None:
+            stage.run_ranges("pair", [plan.tables("bands", final=True)])
+            stage.run("cluster", [0], [1])
+        indices = [segment.index for segment in own]
+        phase = "write"
+        stage.run(phase, indices, sizes)
+        records = [read_record(plan.place(phase, index)) for index in indices]
+        if not any(record["funnel"]["steps"].get("validation") for record in records) and records:
+            # No document's digest is below the fraction, as in a small corpus: the lowest one is held out.
+            phase, lowest = "write_held_out", min(record["lowest_position"] for record in records)
+            stage.run(phase, indices, sizes, threshold=lowest)
+            records = [read_record(plan.place(phase, index)) for index in indices]
+    funnels = _sum_funnels(plan, sources, records)
+    _collect(plan, phase, indices, out)
+    steps = ["read", "extracted", "cleaned", *step_names(section), *_late_steps(section), "kept", *SPLITS]
+    content = funnel_json(funnels, steps)
+    if section.decontaminate is not None:
+        content["contamination"] = _contamination(plan)
+    _check(content)
+    write_json(out / "funnel.json", content)
+    write_rejections(out / "rejected", _examples(funnels))
+    return _metrics(content)
 
 
-def _messages(raw: Raw) -> str | None:
-    """The messages of a chat as JSON, each normalised; None for a plain text."""
-    if raw.messages is None:
-        return None
-    messages = [message | {"content": normalise(message["content"])} for message in raw.messages]
-    return json.dumps(messages, ensure_ascii=False)
+def settled_tables(section: CorpusSection) -> list[str]:
+    """The key tables that decide before texts are final."""
+    wanted = {"exact": section.dedup.exact, "lines": section.dedup.lines, "sites": section.dedup.boilerplate}
+    return [name for name, present in wanted.items() if present]
 
 
-def _clean(raws: Iterator[Raw], funnel: SourceFunnel, limit: int, bar: Bar) -> Iterator[tuple[Raw, str]]:
-    """Normalised passages of a source's raw documents, with the raw document each comes from."""
-    for raw in raws:
-        bar.advance()
-        funnel.count("read", _size(raw.text))
-        text = normalise(raw.text)
-        if not text:
-            funnel.reject("empty", file=raw.file, line=raw.line)
-            continue
-        for passage in passages(text, limit) if raw.messages is None else [text]:  # a chat is never cut
-            funnel.count("normalised", _size(passage))
-            yield raw, passage
+def _late_steps(section: CorpusSection) -> list[str]:
+    wanted = {
+        EXACT: section.dedup.exact,
+        "boilerplate": section.dedup.boilerplate,
+        "lines": section.dedup.lines,
+        NEAR: section.dedup.near,
+    }
+    return [name for name, present in wanted.items() if present]
 
 
-class Splitter:
-    """Sends each document to train or validation, and sees that neither ends up empty, in one pass.
+class _Phases:
+    """Runs phases one after another; what is done already is left as it is."""
 
-    Until the first document of validation comes, the one with the smallest position so far is held back; if
-    none ever comes, that one is it.
-    """
+    def __init__(self, plan: Plan, engine: Engine) -> None:
+        self._plan, self._engine = plan, engine
 
-    def __init__(self, directory: Path, section: CorpusSection) -> None:
-        self.fraction = section.validation_fraction
-        self.train = DocumentWriter(directory, "train", section.shard_bytes)
-        self.validation = DocumentWriter(directory, "validation", section.shard_bytes)
-        self._held: tuple[float, Document, SourceFunnel] | None = None
+    def run(self, phase: str, indices: Sequence[int], sizes: Sequence[float], **extra: Any) -> None:
+        """One phase: the tasks of the numbers `indices`, whose `sizes` (bytes) the bar counts."""
+        plan = self._plan
+        todo = {
+            index: size for index, size in zip(indices, sizes, strict=True) if not plan.place(phase, index).is_dir()
+        }
+        from groundup.corpus.phases import perform
 
-    def add(self, document: Document, position: float, funnel: SourceFunnel) -> None:
-        """Place one document that stands at `position` in [0, 1)."""
-        funnel.count("deduplicated", _size(document.text))
-        if position < self.fraction:
-            self._write(self.validation, "validation", document, funnel)
-            self._release()
-        elif self.validation.documents or self.fraction == 0:
-            self._write(self.train, "train", document, funnel)
-        elif self._held is None or position < self._held[0]:
-            self._release()
-            self._held = (position, document, funnel)
-        else:
-            self._write(self.train, "train", document, funnel)
+        tasks = [as_task(plan.work, phase, index) | extra for index in todo]
+        if not tasks:
+            return
+        with progress(f"corpus: {phase.split('_')[0]}", sum(sizes), "B") as bar, _watch(plan, phase, sizes, todo, bar):
+            workers = -(-sum(todo.values()) // LEAST_WORK)
+            for result in self._engine.run(perform, tasks, workers):
+                todo.pop(result["index"])
 
-    def _release(self) -> None:
-        """The document held back is an ordinary one of train."""
-        if self._held is not None:
-            self._write(self.train, "train", *self._held[1:])
-            self._held = None
+    def run_ranges(self, phase: str, tables: list[list[Path]]) -> None:
+        """A phase over ranges of hashes, as many as the largest of the `tables` needs."""
+        if tables:
+            rows = max(count_rows(paths) for paths in tables)
+            count = ranges(rows)
+            self.run(phase, range(count), [rows * ROW_WORK // count + 1] * count, count=count)
 
-    def _write(self, writer: DocumentWriter, split: str, document: Document, funnel: SourceFunnel) -> None:
-        size = _size(document.text)
-        funnel.count(split, size)
-        writer.add(document, size)
 
-    def __enter__(self) -> "Splitter":
-        return self
+@contextmanager
+def _watch(plan: Plan, phase: str, sizes: Sequence[float], todo: dict[int, float], bar: Bar) -> Iterator[None]:
+    """Keep the bar at what finished and running tasks have done, twice a second."""
+    ended = threading.Event()
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None and self._held is not None:
-            self._write(self.validation, "validation", *self._held[1:])
-        self.train.close()
-        self.validation.close()
-        if kind is None and not self.train.documents:
+    def look() -> None:
+        while not ended.wait(0.5):
+            running = [(size, read_beat(plan.work, phase, index)) for index, size in list(todo.items())]
+            bar.update(sum(sizes) - sum(max(0.0, size - done) for size, done in running))
+
+    thread = threading.Thread(target=look, name="corpus progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def _begin(section: CorpusSection, seed: int, sources: list[Source], work: Path, identity: str) -> Plan:
+    """The plan, with the folder of the work that goes on, or an empty one."""
+    units = [*_against_units(section), *make_units(sources, section.shard_bytes)]
+    units = [replace(unit, index=number) for number, unit in enumerate(units)]
+    plan = Plan(work, section, seed, tuple((source.name, source.table) for source in sources), tuple(units))
+    inputs = {
+        "format": FORMAT,
+        "identity": identity,
+        "section": section.model_dump(mode="json"),
+        "seed": seed,
+        "units": [unit.as_json() for unit in units],
+        "remote": external_identities(section, sources),
+    }
+    now = fingerprint(inputs)
+    try:
+        before = read_json(work / "plan.json")["fingerprint"]
+    except (FileNotFoundError, ValueError, KeyError):
+        before = None
+    if before != now:
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir(parents=True)
+        plan.save(now)
+    return plan
+
+
+def _size(unit: Unit) -> int:
+    """About how many bytes of text a unit has; of a built-in one, a guess."""
+    if unit.builtin is not None:
+        return GUESSED_BYTES * (unit.documents or GUESSED_DOCUMENTS)
+    return max(1, sum(content_bytes(part) for part in unit.parts))
+
+
+def _against_units(section: CorpusSection) -> list[Unit]:
+    """Units that read finished corpora, which come before all others. Raises UserError where there is none."""
+    from groundup.corpus.documents import Part
+
+    units = []
+    for number, run in enumerate(section.dedup.against):
+        files = sorted(Path(run).expanduser().glob("corpus/documents/*.parquet"))
+        if not files:
             raise UserError(
-                f"the corpus holds {self.validation.documents} documents: none is left to train on",
-                where="corpus.sources",
-                expected="at least two documents, or one text longer than corpus.passage_characters",
-                mend="add text, or set corpus.passage_characters or corpus.validation_fraction lower",
+                f"no finished corpus in {run!r}",
+                where=f"corpus.dedup.against[{number}]",
+                expected="the directory of a run whose corpus stage is done",
+                mend="build that run first, or correct the path",
             )
+        units += [Unit(0, AGAINST, (Part(str(path), "parquet", path.stat().st_size),)) for path in files]
+    return units
 
 
-def _metrics(funnels: list[SourceFunnel]) -> dict[str, Any]:
-    total = funnel_json(funnels)["total"]
+def _save_segments(plan: Plan) -> None:
+    """List what the first phase made, in the order of the documents."""
+    if (plan.work / "segments.json").exists():
+        return
+    segments: list[Segment] = []
+    for unit in plan.units:
+        for number, each in enumerate(read_record(plan.place("harvest", unit.index))["segments"]):
+            segments.append(Segment(len(segments), unit.index, number, each["rows"], each["bytes"]))
+    plan.save_segments(segments)
+
+
+def _sum_funnels(plan: Plan, sources: list[Source], records: list[Any]) -> list[SourceFunnel]:
+    """One funnel a source, from those of its units and segments."""
+    funnels = [SourceFunnel(source.name, source.table.weight, source.table.epochs) for source in sources]
+    for source, funnel in zip(sources, funnels, strict=True):
+        funnel.skipped_files.update(source.skipped)
+    by_name = {funnel.name: funnel for funnel in funnels}
+    found = [read_record(plan.place("harvest", unit.index)) for unit in plan.units if unit.source != AGAINST]
+    if plan.refines:
+        own = [each.index for each in plan.segments if plan.units[each.unit].source != AGAINST]
+        found += [read_record(plan.place("refine", index)) for index in own]
+    for record in [*found, *records]:
+        part = SourceFunnel.load(record["funnel"])
+        by_name[part.name].merge(part)
+    return funnels
+
+
+def _contamination(plan: Plan) -> dict[str, Any]:
+    """What was found of each task, over all units."""
+    from groundup.corpus.decontaminate import Contamination, Targets
+
+    total = Contamination()
+    for unit in plan.units:
+        if unit.source != AGAINST:
+            total.merge(Contamination.load(read_record(plan.place("harvest", unit.index))["contamination"]))
+    return total.report(Targets.load(plan.place("targets", 0)))
+
+
+def _collect(plan: Plan, phase: str, indices: Sequence[int], out: Path) -> None:
+    """Put the files that the last phase wrote in their place, without copying where that can be had."""
+    (out / "documents").mkdir(parents=True, exist_ok=True)
+    for index in indices:
+        for path in documents_in(plan.place(phase, index)):
+            target = out / "documents" / path.name
+            try:
+                os.link(path, target)
+            except OSError:
+                shutil.copyfile(path, target)
+
+
+def _examples(funnels: list[SourceFunnel]) -> list[Any]:
+    return [
+        example
+        for funnel in funnels
+        for key in sorted(funnel.examples)
+        for example in sorted(funnel.examples[key], key=lambda each: (each.file, each.record))
+    ]
+
+
+def _check(content: dict[str, Any]) -> None:
+    """Every record read is kept or counted under the rule that refused it; there is something to train on."""
+    for source in content["sources"]:
+        refused = sum(rule["documents"] for step in source["rejections"].values() for rule in step.values())
+        read, kept = (source["steps"][step]["documents"] for step in ("read", "kept"))
+        if read != kept + refused:
+            raise GroundupError(f"{source['name']}: {read} documents read, {kept} kept and {refused} refused")
+    splits = content["total"]["steps"]
+    if splits["train"]["documents"] == 0:
+        held = splits["validation"]["documents"]
+        raise UserError(
+            f"the corpus holds {held} documents: none is left to train on",
+            where="corpus.sources",
+            expected="at least two documents, or one text longer than corpus.passage_characters",
+            mend="add text, set corpus.passage_characters or corpus.validation_fraction lower, or look into the funnel "
+            "for a filter that refuses everything",
+        )
+
+
+def _metrics(content: dict[str, Any]) -> dict[str, Any]:
+    steps = content["total"]["steps"]
     metrics: dict[str, Any] = {}
-    for step, tally in total["steps"].items():
-        metrics[f"{step}_documents"], metrics[f"{step}_bytes"] = tally["documents"], tally["bytes"]
-    metrics["rejected"] = sum(total["rejections"].values())
-    metrics["rejections"] = total["rejections"]
+    for step in ("train", "validation", "read", "kept"):
+        metrics[f"{step}_documents"], metrics[f"{step}_bytes"] = steps[step]["documents"], steps[step]["bytes"]
+    rejections = content["total"]["rejections"]
+    metrics["rejections"] = {
+        f"{step}/{rule}": tally["documents"] for step, rules in rejections.items() for rule, tally in rules.items()
+    }
+    metrics["rejected"] = sum(metrics["rejections"].values())
     return metrics
-
-
-def _size(text: str) -> int:
-    """UTF-8 bytes. Raw JSON text may hold lone surrogates, three bytes each."""
-    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))

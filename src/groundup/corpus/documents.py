@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 if TYPE_CHECKING:
+    from groundup.corpus.lines import Lines
     from groundup.corpus.words import Words
 
 
@@ -76,7 +77,7 @@ class Outcome:
 class Batch:
     """Up to a few megabytes of documents as Arrow columns of equal length; `text` is large_string, no nulls.
 
-    What several filters need (the words) is found once and kept.
+    What several filters need (the words, the lines) is found once and kept.
     """
 
     def __init__(self, columns: dict[str, Any]) -> None:
@@ -96,11 +97,18 @@ class Batch:
 
         return find_words(self.texts)
 
+    @cached_property
+    def lines(self) -> Lines:
+        """The lines of the texts (see `groundup.corpus.lines`)."""
+        from groundup.corpus.lines import find_lines
+
+        return find_lines(self.words)
+
     def with_columns(self, **columns: Any) -> Batch:
         """The same documents with columns added or replaced."""
         changed = Batch({**self.columns, **columns})
-        if "text" not in columns and "words" in self.__dict__:
-            changed.__dict__["words"] = self.words
+        if "text" not in columns:
+            changed.__dict__.update({name: self.__dict__[name] for name in ("words", "lines") if name in self.__dict__})
         return changed
 
     def take(self, keep: np.ndarray) -> Batch:
@@ -108,7 +116,10 @@ class Batch:
         if keep.all():
             return self
         mask = pa.array(keep)
-        return Batch({name: column.filter(mask) for name, column in self.columns.items()})
+        taken = Batch({name: column.filter(mask) for name, column in self.columns.items()})
+        if "words" in self.__dict__:
+            taken.__dict__["words"] = self.words.take(keep)
+        return taken
 
     def take_rows(self, rows: Sequence[int]) -> Batch:
         """The documents of the given numbers."""

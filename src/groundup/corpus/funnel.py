@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -46,10 +46,9 @@ class Rejection:
     value: float | None
     excerpt: str
 
-    def order(self) -> bytes:
+    def order(self) -> tuple[bytes, str]:
         """A fixed pseudo-random place, so that the examples kept are a fair sample and always the same."""
-        key = f"{self.source}\0{self.file}\0{self.record}\0{self.rule}\0{self.excerpt}"
-        return hashlib.blake2b(key.encode("utf-8"), digest_size=8).digest()
+        return _order(self.file, self.record), self.excerpt
 
 
 @dataclass
@@ -83,14 +82,17 @@ class SourceFunnel:
         file: str = "",
         record: int = 0,
         value: float | None = None,
-        text: str = "",
+        text: str | Callable[[], str] = "",
         size: int = 0,
         words: int = 0,
     ) -> None:
-        """Count one refusal of a text (or of the beginning of what could not be read)."""
+        """Count one refusal. `text` (or what gives it) is looked at only where it becomes an example."""
         self.rejections.setdefault((step, rule), Tally()).add(1, size, words)
-        example = Rejection(self.name, safe(file), record, step, rule, value, safe(text[:EXCERPT]))
-        self._keep(self.examples.setdefault((step, rule), []), [example])
+        kept = self.examples.setdefault((step, rule), [])
+        if len(kept) >= EXAMPLES and _order(safe(file), record) > kept[-1].order()[0]:
+            return
+        excerpt = text if isinstance(text, str) else text()
+        self._keep(kept, [Rejection(self.name, safe(file), record, step, rule, value, safe(excerpt[:EXCERPT]))])
 
     def merge(self, other: SourceFunnel) -> None:
         """Add the counts of another part of the same source."""
@@ -108,9 +110,8 @@ class SourceFunnel:
     def _keep(kept: list[Rejection], more: list[Rejection]) -> None:
         """The first `EXAMPLES` of both in their pseudo-random order."""
         kept += more
-        if len(kept) > EXAMPLES:
-            kept.sort(key=Rejection.order)
-            del kept[EXAMPLES:]
+        kept.sort(key=Rejection.order)
+        del kept[EXAMPLES:]
 
     def as_json(self, steps: Iterable[str]) -> dict[str, Any]:
         """This source's part of funnel.json."""
@@ -187,6 +188,10 @@ def _sum(tallies: Iterable[Tally | None]) -> dict[str, int]:
         if tally is not None:
             total.add(tally.documents, tally.bytes, tally.words)
     return vars(total)
+
+
+def _order(file: str, record: int) -> bytes:
+    return hashlib.blake2b(f"{file}\0{record}".encode(), digest_size=8).digest()
 
 
 def safe(text: str) -> str:

@@ -14,8 +14,7 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-from groundup.corpus.funnel import SourceFunnel
-from groundup.corpus.readers import Raw
+from groundup.corpus.documents import Raw, Refused
 from groundup.run import UserError
 
 _LEFT_OUT = {"site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__", "__phello__"}
@@ -43,24 +42,28 @@ def library_files() -> list[Path]:
     return sorted(files, key=lambda path: path.relative_to(root).parts)
 
 
-def read_python_docs(funnel: SourceFunnel) -> Iterator[Raw]:
-    """One document a module that documents anything, one a topic; broken files are counted and left."""
+def read_python_docs() -> Iterator[Raw | Refused]:
+    """One document a module that documents anything, one a topic; a file that is no Python is refused.
+
+    `Raw.file` is the module's path below the library; `Raw.record` the topic's number, else 0.
+    """
     root = Path(sysconfig.get_path("stdlib"))
     for path in library_files():
-        funnel.files += 1
         relative = path.relative_to(root)
         try:
             with tokenize.open(path) as file:  # honours the file's coding line
-                source = file.read()
+                source, encoding = file.read(), file.encoding
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # old escapes in literals are no concern of ours
                 tree = ast.parse(source)
         except (SyntaxError, ValueError, RecursionError, OSError) as error:
-            funnel.reject("unparsable_python", file=str(relative), excerpt=str(error))
+            yield Refused("unparsable_python", str(relative), excerpt=str(error))
             continue
-        texts = _topics(tree) if relative == _TOPICS else [_module(tree, relative)]
-        for text in filter(None, texts):
-            yield Raw(text, str(relative), language="en")
+        if relative == _TOPICS:
+            for number, text in enumerate(_topics(tree), start=1):
+                yield Raw(text, str(relative), number, language="en", encoding=encoding)
+        elif text := _module(tree, relative):
+            yield Raw(text, str(relative), language="en", encoding=encoding)
 
 
 def _topics(tree: ast.Module) -> list[str]:

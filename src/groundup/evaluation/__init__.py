@@ -16,7 +16,7 @@ items.jsonl (what each model said to each item, and the verdict). Promises:
 """
 
 from groundup.evaluation.bits import bits_per_byte_of
-from groundup.evaluation.evaluate import TASKS, evaluate
+from groundup.evaluation.evaluate import TASKS, evaluate, task_texts
 from groundup.evaluation.scores import mean_of_two
 
-__all__ = ["TASKS", "bits_per_byte_of", "evaluate", "mean_of_two"]
+__all__ = ["TASKS", "bits_per_byte_of", "evaluate", "mean_of_two", "task_texts"]

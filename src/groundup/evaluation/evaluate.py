@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import itertools
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +82,19 @@ def evaluate(
     write_json(out / "comparisons.json", comparisons)
     write_json(out / "results.json", results)
     return results
+
+
+def task_texts(section: EvaluateSection, *, seed: int) -> Iterator[tuple[str, str]]:
+    """(task, text) of every test item that `section` will ask, for the corpus to be searched for them.
+
+    An item's text is its prompt, and with it the right answer.
+    """
+    for name, path in _task_files(section.tasks).items():
+        for custom in load_items(path):
+            yield name, f"{custom.prompt} {custom.answer}"
+    tasks = [task for task in STORYWORLD_TASKS if task in section.tasks]
+    for item in storyworld_items(tasks, seed=seed, count=section.questions):
+        yield "storyworld", item.plain_prompt
 
 
 def _task_files(tasks: Iterable[str]) -> dict[str, Path]:

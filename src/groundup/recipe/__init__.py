@@ -13,7 +13,9 @@ It imports no other room; every room may import its own section from here.
 """
 
 from groundup.recipe.book import BookSection
+from groundup.recipe.classifier import ClassifierSection
 from groundup.recipe.corpus import CorpusSection, SourceTable
+from groundup.recipe.dedup import DecontaminateSection, DedupSection, NearSection
 from groundup.recipe.dpo import DpoSection
 from groundup.recipe.errors import RecipeError, nearest
 from groundup.recipe.evaluate import EvaluateSection
@@ -22,6 +24,7 @@ from groundup.recipe.export import ExportSection
 from groundup.recipe.hardware import HardwareSection
 from groundup.recipe.load import builtin_recipes, dump_toml, load_recipe, parse_recipe
 from groundup.recipe.model import ModelSection
+from groundup.recipe.personal import PersonalDataSection
 from groundup.recipe.pretrain import PretrainSection
 from groundup.recipe.recipe import KINDS, TRAINING_KINDS, Recipe, Stage
 from groundup.recipe.run import RunSection
@@ -33,7 +36,12 @@ __all__ = [
     "KINDS",
     "TRAINING_KINDS",
     "BookSection",
+    "ClassifierSection",
     "CorpusSection",
+    "DecontaminateSection",
+    "DedupSection",
+    "NearSection",
+    "PersonalDataSection",
     "DataTable",
     "DpoSection",
     "EvaluateSection",

@@ -23,8 +23,8 @@ class SourceTable(Section):
     path: str = Field(
         min_length=1,
         description="A file, folder, glob or URL (`https://`, `s3://`, `gs://`, `hf://`); a crawl, as "
-        "`commoncrawl:CC-MAIN-2024-10`; or `builtin:storyworld`, `builtin:storyworld-chats` (conversations, each "
-        "learned whole in the chat format) or `builtin:python-docs`. Relative paths start at the working directory.",
+        "`commoncrawl:CC-MAIN-2024-10` (its pages) or `commoncrawl:CC-MAIN-2024-10/wet` (its plain texts); or "
+        "`builtin:storyworld`, `builtin:storyworld-chats` (conversations, each learned whole in the chat format) or `builtin:python-docs`. Relative paths start at the working directory.",
     )
     format: Format = Field(
         default="auto",
@@ -32,7 +32,9 @@ class SourceTable(Section):
         ".arc .xml, each plain or .gz .zst .bz2 .xz). `code` takes the programs of a repository.",
     )
     extensions: tuple[str, ...] = Field(
-        default=(), description="Take only files that end so, as `.py`; empty takes every file that can be read."
+        default=(),
+        description="Take only files that end so, as `.py`; empty takes every file that can be read. With "
+        '`format = "code"` they replace the list of programs\' endings.',
     )
     weight: float = Field(
         default=1.0,
@@ -52,7 +54,10 @@ class SourceTable(Section):
         "Absent means all (for the simulator its default).",
     )
     files: int | None = Field(
-        default=None, gt=0, description="At most this many files, of a crawl its first ones; absent means all."
+        default=None,
+        gt=0,
+        description="At most this many files; absent means all. A crawl needs a number, and its archives are spread "
+        "evenly over it.",
     )
     text_field: str = Field(
         default="text", min_length=1, description="Key or column of the text in JSONL, CSV and Parquet records."
@@ -104,7 +109,7 @@ class CorpusSection(Section):
         "after all other steps and before the split. Unit: characters.",
     )
     shard_bytes: int = Field(
-        default=128 * 2**20,
+        default=32 * 2**20,
         ge=2**16,
         description="Input of about this much is one unit of work and one file of documents. Unit: bytes.",
     )

@@ -13,11 +13,19 @@ class NearSection(Section):
     """Near-duplicates by MinHash and locality-sensitive hashing (Broder 1997; Leskovec et al., ch. 3).
 
     Two documents whose word n-grams have Jaccard similarity s share a band with probability
-    1 − (1 − s^rows)^bands. A pair that does is compared by its whole signature before it counts.
+    1 − (1 − s^rows)^bands. A pair that does is compared by its whole signature before it counts, and a document is
+    removed only for one that stays and that it was found near to.
     """
 
     bands: int = Field(default=18, ge=1, le=200, description="Bands of the signature.")
     rows: int = Field(default=6, ge=1, le=50, description="Hashes in a band.")
+    hashes: int = Field(
+        default=256,
+        ge=1,
+        le=10_000,
+        description="Hashes in a signature, of which the first bands · rows make the bands (so many at least are "
+        "taken) and all are compared: the estimated similarity s has a standard error of √(s(1 − s)/hashes).",
+    )
     ngram: int = Field(default=5, ge=1, le=20, description="Words in a shingle.")
     threshold: float = Field(
         default=0.7,
@@ -32,11 +40,25 @@ class NearSection(Section):
         "classifier gives one, else the longest), or the first read. Equal ones: the first read.",
     )
 
+    @property
+    def signature(self) -> int:
+        """Hashes that are computed for each document."""
+        return max(self.hashes, self.bands * self.rows)
+
 
 class LinesSection(Section):
-    """Lines that occur in many documents are removed from all but the first that has them (after CCNet, 2020)."""
+    """Lines that occur in many documents are removed from all but the first that has them (after CCNet, 2020).
 
-    min_characters: int = Field(default=30, ge=1, description="Shorter lines are never removed. Unit: characters.")
+    Lines are equal that have the same letters, digits and symbols but for case, white space, punctuation and which
+    digits they are.
+    """
+
+    min_characters: int = Field(
+        default=30,
+        ge=1,
+        description="Lines of fewer letters are never removed; digits, white space and signs don't count. "
+        "Unit: characters.",
+    )
     max_documents: int = Field(
         default=1, ge=1, description="A line may stand in this many documents; in later ones it is removed."
     )
@@ -46,9 +68,16 @@ class LinesSection(Section):
 
 
 class BoilerplateSection(Section):
-    """Lines that a site repeats on its pages (menus, notices) are removed from all of them."""
+    """Lines that a site repeats on its pages (menus, notices) are removed from all of them.
 
-    min_pages: int = Field(default=5, ge=2, description="Sites with fewer pages are left as they are.")
+    A site is the host of a page's address. Lines are equal as in `corpus.dedup.lines`; those without a letter stay.
+    """
+
+    min_pages: int = Field(
+        default=5,
+        ge=2,
+        description="A line on fewer pages isn't boilerplate, so smaller sites are left as they are.",
+    )
     max_share: float = Field(
         default=0.3, gt=0, le=1, description="A line on more than this share of a site's pages is boilerplate."
     )

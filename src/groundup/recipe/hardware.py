@@ -28,8 +28,22 @@ class HardwareSection(Section):
         default="auto", description="CPU threads: `auto` is one for each physical core. Unit: threads."
     )
 
+    processes: int | Literal["auto"] = Field(
+        default="auto",
+        description="Processes that make the corpus: `auto` is one for each physical core, as far as memory reaches. "
+        "The result is the same for any number. Unit: processes.",
+    )
+    cluster: str | None = Field(
+        default=None,
+        description='A Ray cluster that makes the corpus: its address, as "10.0.0.5:6379", "auto" for the one this '
+        'machine belongs to, or "local" to start one here. Its nodes need groundup and the run directory at the same '
+        "path. Absent: this machine alone.",
+    )
+
     @model_validator(mode="after")
-    def _threads_positive(self) -> HardwareSection:
-        if isinstance(self.threads, int) and self.threads < 1:
-            raise ValueError(f"threads = {self.threads} must be at least 1, or 'auto'")
+    def _numbers_positive(self) -> HardwareSection:
+        for name in ("threads", "processes"):
+            value = getattr(self, name)
+            if isinstance(value, int) and value < 1:
+                raise ValueError(f"{name} = {value} must be at least 1, or 'auto'")
         return self

@@ -146,6 +146,11 @@ class Recipe(Section):
         """The stages an evaluate section measures, with its default resolved."""
         return section.models or tuple(self.trained_stages())
 
+    def sought_tasks(self, section: CorpusSection) -> EvaluateSection | None:
+        """The evaluate section whose tests the corpus is searched for; None where it is not."""
+        wanted = section.decontaminate is not None and section.decontaminate.tasks
+        return self.evaluate if wanted else None
+
     def exported_stage(self, section: ExportSection) -> str:
         """The stage an export section takes, with its default resolved; "pretrain" where nothing trains."""
         return section.stage or (self.trained_stages() or ["pretrain"])[-1]

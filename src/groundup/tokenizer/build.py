@@ -21,7 +21,7 @@ BATCH_CHARACTERS = 2**20  # text encoded in one call
 class _Text(NamedTuple):
     id: str
     text: str
-    source: str
+    mixture: str
     messages: str | None = None  # a corpus of plain texts may lack the column
 
 
@@ -73,6 +73,9 @@ def build_tokenizer(section: TokenizerSection, corpus_dir: Path, out: Path) -> d
             for source in funnel["sources"]
         ]
         metrics |= _write_split(tokenizer, corpus_dir, split, sources, out / "shards" / split, tally["bytes"])
+    if len(funnel["sources"]) > 1:
+        for name, part in metrics["train_mixture"].items():
+            log(f"{name}: {part['tokens']:,} tokens, {part['share']:.1%}; {part['share_of_a_pass']:.1%} of a pass")
     return metrics
 
 
@@ -87,6 +90,7 @@ def _write_split(
     """Encode one split into shards; its metrics, each named `<split>_…`."""
     number = {source.name: index for index, source in enumerate(sources)}
     used = np.zeros(tokenizer.vocabulary_size, np.int64)
+    by_source = np.zeros((len(sources), 2), np.int64)  # documents, tokens
     dtype = dtype_for(tokenizer.vocabulary_size)
     size = 0
     with progress(f"tokens of {split}", expected_bytes, "B") as bar:
@@ -94,7 +98,8 @@ def _write_split(
             for batch in _batches(_read(corpus_dir, split)):
                 for document, ids in zip(batch, _encode(tokenizer, batch), strict=True):
                     tokens = np.array([*ids, tokenizer.endoftext])
-                    writer.add(tokens, number[document.source])
+                    writer.add(tokens, number[document.mixture])
+                    by_source[number[document.mixture]] += (1, len(tokens))
                     used += np.bincount(tokens, minlength=len(used))
                 size += (batch_size := sum(_size(document.text) for document in batch))
                 bar.advance(batch_size)
@@ -107,6 +112,23 @@ def _write_split(
         f"{split}_bytes_per_token": size / max(1, count - len(lengths)),
         f"{split}_median_document_tokens": float(np.median(lengths)) if len(lengths) else 0.0,
         f"{split}_vocabulary_used": float(np.count_nonzero(used) / len(used)),
+        f"{split}_mixture": _mixture(sources, by_source),
+    }
+
+
+def _mixture(sources: list[ShardSource], by_source: np.ndarray) -> dict[str, dict[str, float]]:
+    """Of each source its documents and tokens, its share of the tokens, and its share of a pass by the weights."""
+    tokens = by_source[:, 1].astype(float)
+    weighted = tokens * [source.weight for source in sources]
+    shares, passed = tokens / max(1.0, tokens.sum()), weighted / max(1.0, weighted.sum())
+    return {
+        source.name: {
+            "documents": int(by_source[index, 0]),
+            "tokens": int(by_source[index, 1]),
+            "share": float(shares[index]),
+            "share_of_a_pass": float(passed[index]),
+        }
+        for index, source in enumerate(sources)
     }
 
 
@@ -147,7 +169,7 @@ def _read(corpus_dir: Path, split: str) -> Iterator[_Text]:
     for path in sorted((Path(corpus_dir) / "documents").glob(f"{split}-*.parquet")):
         with pq.ParquetFile(path) as file:
             for group in range(file.num_row_groups):
-                for row in file.read_row_group(group, columns=["id", "text", "source", "messages"]).to_pylist():
+                for row in file.read_row_group(group, columns=["id", "text", "mixture", "messages"]).to_pylist():
                     yield _Text(**row)
 
 

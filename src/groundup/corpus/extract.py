@@ -1,0 +1,298 @@
+"""Pages to text: character set, main text, and a plain layout that keeps paragraphs, lists, tables and programs.
+
+Two extractors are used. Resiliparse (Bevendorff et al. 2018, "Elastic ChatNoir") is fast; trafilatura (Barbaresi 2021,
+"Trafilatura: A Web Scraping Library and Command-Line Tool for Text Discovery and Extraction") finds the main text
+better and takes some seven times as long. Both leave out menus, comments and forms. A page can cost more time than its
+size lets expect (thousands of nested or unclosed tags, one tag with ten thousand attributes), so what a page may hold
+is bounded by the constants below; a page beyond them is refused.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator
+from functools import cache
+from typing import Any, Literal
+
+import numpy as np
+from resiliparse.extract.html2text import extract_plain_text
+from resiliparse.parse.encoding import detect_mime
+
+from groundup.corpus.documents import Raw, Refused
+from groundup.corpus.text import Decoded, codec_of, decode, is_wide
+
+LARGEST_PAGE = 32 * 2**20  # bytes; crawls cut pages at 1 to 5 MiB
+LARGEST_FOR_TRAFILATURA = 4 * 2**20  # characters; each million costs it half a second and 30 MB
+DEEPEST = 4_000  # elements open at once; the time is as the square of the depth, here a quarter of a second
+MOST_REOPENED = 5_000_000  # unclosed formatting tags × tags: a parser opens each of those again in every block
+LONGEST_TAG = 2**16  # bytes up to ">" …
+MOST_ATTRIBUTES = 5_000  # … in which so many attributes may stand: each is compared with each
+_SUSPECT_TAGS, _SUSPECT_UNCLOSED = 20_000, 1_000  # pages with no more are not read tag by tag
+
+_HALF = 0.5  # trafilatura has missed the main text where it finds less than this share of what Resiliparse does
+# Lines that are links for the most part are a menu from so many links of so few characters on average.
+_MENU_SHARE, _MENU_LINKS, _MENU_CHARACTERS = 0.7, 3, 60
+
+_CHARSET = re.compile(
+    rb"""<meta[^>]{0,300}?charset\s*=\s*["']?\s*([\w.:-]{2,40})|<\?xml[^>]{0,99}?encoding\s*=\s*["']([\w.:-]{2,40})""",
+    re.I,
+)
+_MARKUP = re.compile(
+    r"<(?:!doctype\s+html|html|head|body|p|div|br|h[1-6]|a|b|i|span|table|[uo]l|pre|font|center|article|main)[\s/>]",
+    re.I,
+)
+_OTHER_XML = re.compile(r"\s*(?:<[?!][^>]*>\s*)*<(?:rss|feed|urlset|sitemapindex|rdf:RDF|svg|opml)[\s>]", re.I)
+_BINARY = ("image/", "audio/", "video/", "application/pdf", "application/zip", "application/gzip")
+
+_TAG = re.compile(rb"<(/?)([a-zA-Z][a-zA-Z0-9]*)")
+_NEVER_NESTED = frozenset(
+    b"area base br col embed hr img input link meta param source track wbr a p li dt dd tr td th thead tbody tfoot "
+    b"option optgroup html head body path rect circle line polygon polyline ellipse use stop".split()
+)
+_FORMATTING = frozenset(b"b big code em font i nobr s small strike strong tt u".split())
+
+_LINK = re.compile(r"<a [^>]*>(.*?)</a>")
+_ELEMENT = re.compile(r"</?(?:a|p|h[1-6]|[uo]l|li|pre|br)\b[^>]*>")
+_PROGRAM = re.compile(r"(<pre>.*?</pre>)", re.S)
+_LIST = re.compile(r"</?[uo]l>")
+_BREAK = "\v"  # a line break that shows, among white space that does not
+
+
+def extract(raw: Raw, extractor: Literal["auto", "resiliparse", "trafilatura"]) -> Raw | Refused:
+    """The same document with the main text of its page; one that has text already comes back as it is.
+
+    "auto" takes Resiliparse for the pages of a crawl and trafilatura for others; where the one finds nothing (or
+    trafilatura very little), the other's text is taken. Never raises: what gives no text is refused as
+    "page_too_large", "page_too_complex", "not_html", "extraction_failed" or "no_main_text".
+    """
+    if raw.html is None:
+        return raw
+    if len(raw.html) > LARGEST_PAGE:
+        return _refused(raw, "page_too_large")
+    if detect_mime(raw.html).startswith(_BINARY):
+        return _refused(raw, "not_html")
+    page, encoding = decode_page(raw.html, raw.charset)
+    if not _MARKUP.search(page) or _OTHER_XML.match(page):
+        return _refused(raw, "not_html")
+    if is_too_complex(page.encode("utf-8", "replace") if encoding.startswith("utf-16") else raw.html):
+        return _refused(raw, "page_too_complex")
+    fast = raw.crawled if extractor == "auto" else extractor == "resiliparse"
+    try:
+        text = fast_text(page) or thorough_text(page) if fast else best_text(page)
+    except Exception as error:  # noqa: BLE001  # whatever a library makes of one page must not end the run
+        return _refused(raw, "extraction_failed", f"{type(error).__name__}: {error}")
+    return raw.with_text(text, encoding) if text else _refused(raw, "no_main_text")
+
+
+def _refused(raw: Raw, reason: str, excerpt: str = "") -> Refused:
+    start = (raw.html or b"")[:200].decode("utf-8", "replace")
+    return Refused(reason, raw.file, raw.record, excerpt or start)
+
+
+def decode_page(data: bytes, declared: str | None) -> Decoded:
+    """The text of a page and its encoding; never raises.
+
+    A byte order mark counts first, then well-formed UTF-8 (whatever is declared), the server's declaration, the
+    page's own, and what the bytes look like. A server's Latin-1 is mostly its factory setting, so a page that
+    declares another set is believed.
+    """
+    head = data[:4096]
+    zeros = head.count(0)
+    if zeros * 4 > len(head) and not is_wide(head):
+        codec = "utf-16-be" if head[::2].count(0) > zeros // 2 else "utf-16-le"
+        return Decoded(data.decode(codec, "replace"), codec)
+    if codec_of(declared) in (None, "cp1252"):
+        own = _CHARSET.search(head)
+        name = (own[1] or own[2]).decode("ascii", "replace") if own else None
+        declared = name if codec_of(name) else declared
+    return decode(data, declared)
+
+
+def is_too_complex(data: bytes) -> bool:
+    """True for a page that would cost a parser far more time or memory than its size lets expect.
+
+    All tags are counted; only where they are many, or many more open than close, are they read one by one.
+    """
+    characters = np.frombuffer(data, np.uint8)
+    opened = np.flatnonzero(characters == ord("<"))
+    closing = np.count_nonzero(characters[np.minimum(opened + 1, len(data) - 1)] == ord("/"))
+    if (len(opened) > _SUSPECT_TAGS or len(opened) - 2 * closing > _SUSPECT_UNCLOSED) and _is_nested(data):
+        return True
+    for start in opened[np.diff(opened, append=len(data)) > LONGEST_TAG].tolist():
+        end = data.find(b">", start)
+        tag = data[start : end if end >= 0 else len(data)]
+        if len(tag) > LONGEST_TAG and tag[1:2].isalpha() and len(tag.split()) > MOST_ATTRIBUTES:
+            return True
+    return False
+
+
+def _is_nested(data: bytes) -> bool:
+    """Whether more elements than `DEEPEST` are open at once, or formatting runs on through too many tags."""
+    depth = formatting = deepest = most = tags = 0
+    for slash, name in _TAG.findall(data):
+        name = name.lower()
+        tags += 1
+        if name in _NEVER_NESTED:
+            continue
+        step = -1 if slash else 1
+        depth = max(0, depth + step)
+        deepest = max(deepest, depth)
+        if name in _FORMATTING:
+            formatting = max(0, formatting + step)
+            most = max(most, formatting)
+    return deepest > DEEPEST or most * tags > MOST_REOPENED
+
+
+def fast_text(page: str) -> str:
+    """Resiliparse's main text, less the menus that it leaves in; "" where there is none."""
+    markup = extract_plain_text(
+        page,
+        preserve_formatting="minimal_html",  # tells links from text, and lists and programs from the rest
+        main_content=True,
+        alt_texts=False,
+        links=True,
+        form_fields=False,
+        noscript=False,
+        comments=False,
+        post_meta=False,
+    )
+    lists: list[int] = []
+    parts = []
+    for number, part in enumerate(_PROGRAM.split(markup)):
+        if number % 2:
+            parts.append("\n" + _ELEMENT.sub("", part) + "\n")
+        else:
+            parts.extend(_lay_out(_without_menus(part.split("\n")), lists))
+    text = "\n".join(parts).strip()
+    for entity, character in (("&lt;", "<"), ("&gt;", ">"), ("&quot;", '"'), ("&amp;", "&")):
+        text = text.replace(entity, character)
+    return text
+
+
+def _without_menus(lines: list[str]) -> Iterator[str]:
+    """Lines of minimal HTML, less runs of lines that hold short links and hardly anything else."""
+    doubtful: list[str] = []
+    links = characters = 0
+    for line in lines:
+        text = _ELEMENT.sub("", line).strip()
+        found = _LINK.findall(line) if "<a " in line and "<h" not in line else ()
+        if found and sum(len(_ELEMENT.sub("", link).strip()) for link in found) > _MENU_SHARE * len(text):
+            links += len(found)
+            characters += len(text)
+        elif text:
+            yield from _judged(doubtful, links, characters)
+            doubtful, links, characters = [], 0, 0
+        if links:
+            doubtful.append(line)
+        else:
+            yield line
+    yield from _judged(doubtful, links, characters)
+
+
+def _judged(lines: list[str], links: int, characters: int) -> Iterator[str]:
+    """The lines, or of a menu only where lists begin and end."""
+    is_menu = links >= _MENU_LINKS and characters <= links * _MENU_CHARACTERS
+    return ("".join(_LIST.findall(line)) for line in lines) if is_menu else iter(lines)
+
+
+def _lay_out(lines: Iterator[str], lists: list[int]) -> Iterator[str]:
+    """Plain lines of minimal HTML, with marks before the items of lists.
+
+    Args:
+        lists: of each open list the number of its last item, or −1 where items have none; changed in place.
+    """
+    mark = ""
+    for line in lines:
+        for tag in _LIST.findall(line):
+            if tag.startswith("</"):
+                del lists[-1:]
+            else:
+                lists.append(0 if tag == "<ol>" else -1)
+        if "<li>" in line:
+            mark = "- "
+            if lists and lists[-1] >= 0:
+                lists[-1] += 1
+                mark = f"{lists[-1]}. "
+        text = _ELEMENT.sub("", line).strip(" ").replace("\t\t", "\t")
+        if text and mark:
+            text = "  " * (len(lists) - 1) + mark + text
+            mark = ""
+        yield text
+        if line.count("<br>") > 1:
+            yield ""
+
+
+def best_text(page: str) -> str:
+    """trafilatura's main text; Resiliparse's where that is more than twice as long."""
+    fast = fast_text(page)
+    thorough = thorough_text(page) if len(page) <= LARGEST_FOR_TRAFILATURA else ""
+    return thorough if len(thorough) >= _HALF * len(fast) else fast
+
+
+def thorough_text(page: str) -> str:
+    """trafilatura's main text; "" where it finds none or fails."""
+    try:
+        found = _trafilatura().bare_extraction(page, fast=True, include_comments=False, with_metadata=False)
+        return "" if found is None else "\n\n".join(_blocks(found.body)).strip()
+    except Exception:  # noqa: BLE001  # it is Python from end to end, and pages are of any kind
+        return ""
+
+
+@cache
+def _trafilatura() -> Any:
+    """The module, imported where first needed (half a second), and silent about pages without text."""
+    import trafilatura
+
+    for name in ("trafilatura", "htmldate", "courlan"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    return trafilatura
+
+
+def _blocks(element: Any) -> Iterator[str]:
+    """The blocks of text in an element of trafilatura's tree (named after TEI's): paragraphs, lists, programs, …"""
+    inline = [element.text or ""]
+    for child in element:
+        block = _block(child)
+        if block is None:
+            inline.append(_characters(child))
+        else:
+            yield from _paragraph(inline)
+            yield from [block] if block.strip() else []
+            inline = []
+        inline.append(child.tail or "")
+    yield from _paragraph(inline)
+
+
+def _block(element: Any) -> str | None:
+    """An element that stands on lines of its own, as text; None for one that stands in a line."""
+    if element.tag == "code":
+        program = _characters(element).replace(_BREAK, "\n")
+        return program.strip("\n") if "\n" in program.strip() else None
+    if element.tag in ("p", "head", "quote"):
+        return "\n\n".join(_blocks(element))
+    if element.tag == "list":
+        marks = (f"{n}. " if element.get("rend") == "ol" else "- " for n in range(1, len(element) + 1))
+        items = ("\n".join(_blocks(item)).replace("\n", "\n  ") for item in element)
+        return "\n".join(mark + item for mark, item in zip(marks, items, strict=True) if item)
+    if element.tag == "table":
+        return "\n".join("\t".join(" ".join(_blocks(cell)) for cell in row) for row in element)
+    return None
+
+
+def _paragraph(inline: list[str]) -> Iterator[str]:
+    """The text of one paragraph, if it has any, with white space as a browser shows it."""
+    lines = (" ".join(line.split()) for line in "".join(inline).split(_BREAK))
+    text = "\n".join(lines).strip()
+    if text:
+        yield text
+
+
+def _characters(element: Any) -> str:
+    """The characters of an element and of all that stands in it."""
+    if element.tag == "lb":
+        return _BREAK
+    parts = [element.text or ""]
+    for child in element:
+        parts += _characters(child), child.tail or ""
+    return "".join(parts)

@@ -1,0 +1,196 @@
+"""The first phase: one unit of files becomes clean, filtered documents and what is known of them for later phases.
+
+read → extract → clean → filter by filter → personal data → contamination → texts and keys in segments
+
+A document passes alone, so units can be harvested anywhere in any order.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from groundup.corpus.clean import clean
+from groundup.corpus.documents import Batch, Outcome, Raw, ReaderOptions, Refused
+from groundup.corpus.extract import extract
+from groundup.corpus.funnel import SourceFunnel
+from groundup.corpus.plan import AGAINST, Beat, Plan, finished_folder
+from groundup.corpus.policy import Policy
+from groundup.corpus.segments import SegmentWriter
+from groundup.corpus.sizes import measure
+from groundup.corpus.units import read_unit
+from groundup.run import write_json
+
+BATCH_DOCUMENTS = 512
+BATCH_CHARACTERS = 2 * 2**20
+
+
+def harvest(plan: Plan, index: int, beat: Beat) -> None:
+    """Make WORK/harvest/<unit>: one folder a segment and record.json with the unit's funnel."""
+    unit = plan.units[index]
+    against = unit.source == AGAINST
+    name, table = ("against", None) if against else plan.sources[unit.source]
+    funnel = SourceFunnel(name)
+    options = ReaderOptions(
+        text_field=table.text_field if table else "text",
+        url_field=table.url_field if table else "url",
+        unpacked_limit=plan.section.unpacked_limit,
+    )
+    with finished_folder(plan.place("harvest", index)) as folder:
+        with SegmentWriter(folder, plan, unit.index) as writer:
+            found = read_unit(unit, table, options, plan.seed)
+            if against:
+                for batch in batches(raw for raw in found if isinstance(raw, Raw)):
+                    writer.add(batch)
+            else:
+                policy = Policy.of(plan)
+                policy.take_contamination()  # of a unit that was interrupted
+                for batch in batches(_prepared(found, plan, funnel, beat)):
+                    batch = judge(batch, policy, funnel)
+                    if len(batch):
+                        writer.add(batch)
+        content = {"funnel": funnel.dump(), "segments": writer.segments}
+        if not against:
+            content["contamination"] = policy.take_contamination().dump()
+        write_json(folder / "record.json", content)
+
+
+def _prepared(found: Iterator[Raw | Refused], plan: Plan, funnel: SourceFunnel, beat: Beat) -> Iterator[Raw]:
+    """The documents whose text could be read, extracted and cleaned; the rest is counted."""
+    file = None
+    for raw in found:
+        if raw.file != file:
+            file = raw.file
+            funnel.files += 1
+        if isinstance(raw, Refused):
+            funnel.count("read", 1, 0)
+            funnel.reject("read", raw.reason, file=raw.file, record=raw.record, text=raw.excerpt)
+            continue
+        size = len(raw.html) if raw.html is not None else _size(raw.text)
+        funnel.count("read", 1, size)
+        beat(size)
+        with_text = extract(raw, plan.section.extractor)
+        if isinstance(with_text, Refused):
+            funnel.reject(
+                "extracted",
+                with_text.reason,
+                file=raw.file,
+                record=raw.record,
+                text=with_text.excerpt,
+                size=size,
+            )
+            continue
+        funnel.count("extracted", 1, size if raw.html is None else _size(with_text.text))
+        funnel.encodings[with_text.encoding or "unknown"] += 1
+        cleaned = _clean(with_text, funnel)
+        if not cleaned.text:
+            funnel.reject("cleaned", "empty", file=raw.file, record=raw.record, size=size)
+            continue
+        yield cleaned
+
+
+def _clean(raw: Raw, funnel: SourceFunnel) -> Raw:
+    """The document with its text (and every message of a chat) cleaned; edits are counted."""
+    if raw.messages is not None:
+        messages = [message | {"content": clean(message["content"]).text} for message in raw.messages]
+        return Raw(
+            "\n".join(message["content"] for message in messages),
+            raw.file,
+            raw.record,
+            raw.url,
+            raw.language,
+            raw.licence,
+            messages,
+        )
+    cleaned = clean(raw.text)
+    for edit in cleaned.edits:
+        funnel.edits[f"cleaned/{edit}"] += 1
+    return raw.with_text(cleaned.text)
+
+
+def batches(raws: Iterator[Raw]) -> Iterator[Batch]:
+    """Documents in Arrow batches of bounded size."""
+    pending: list[Raw] = []
+    characters = 0
+    for raw in raws:
+        pending.append(raw)
+        characters += len(raw.text)
+        if len(pending) >= BATCH_DOCUMENTS or characters >= BATCH_CHARACTERS:
+            yield _batch(pending)
+            pending, characters = [], 0
+    if pending:
+        yield _batch(pending)
+
+
+def _batch(raws: list[Raw]) -> Batch:
+    chats = [None if raw.messages is None else json.dumps(raw.messages, ensure_ascii=False) for raw in raws]
+    texts = pa.array([raw.text for raw in raws], pa.large_string())
+    sizes, words = measure(texts)
+    return Batch(
+        {
+            "text": texts,
+            "bytes": pa.array(sizes),
+            "words": pa.array(words),
+            "file": pa.array([raw.file.encode("utf-8", "replace").decode() for raw in raws]),
+            "record": pa.array([raw.record for raw in raws], pa.int64()),
+            "url": pa.array([raw.url for raw in raws], pa.string()),
+            "language": pa.array([raw.language for raw in raws], pa.string()),
+            "language_confidence": pa.nulls(len(raws), pa.float32()),
+            "quality": pa.nulls(len(raws), pa.float32()),
+            "licence": pa.array([raw.licence for raw in raws], pa.string()),
+            "messages": pa.array(chats, pa.string()),
+        }
+    )
+
+
+def judge(batch: Batch, policy: Policy, funnel: SourceFunnel) -> Batch:
+    """What the filters leave of a batch, personal data replaced and contamination seen to; every step is counted."""
+    count(batch, "cleaned", funnel)
+    for step in policy.steps:
+        if not len(batch):
+            break
+        batch, outcome = step(batch)
+        for edit, times in step.edits.items():
+            funnel.edits[f"{step.name}/{edit}"] += times
+        step.edits.clear()
+        if outcome is not None:
+            batch = refuse(batch, outcome, step.name, step.rules, funnel)
+        count(batch, step.name, funnel)
+    return batch
+
+
+def refuse(batch: Batch, outcome: Outcome, step: str, rules: tuple[str, ...], funnel: SourceFunnel) -> Batch:
+    """The documents that break no rule, with their edited texts; the others are counted by rule."""
+    failed = np.flatnonzero(outcome.failed >= 0)
+    columns = batch.columns
+    for row in failed.tolist():
+        value = float(outcome.value[row])
+        funnel.reject(
+            step,
+            rules[outcome.failed[row]],
+            file=columns["file"][row].as_py(),
+            record=columns["record"][row].as_py(),
+            value=None if np.isnan(value) else value,
+            text=lambda row=row: columns["text"][row].as_py(),  # type: ignore[misc]
+            size=columns["bytes"][row].as_py(),
+            words=columns["words"][row].as_py(),
+        )
+    if outcome.texts is not None:
+        sizes, words = measure(outcome.texts)
+        batch = batch.with_columns(text=outcome.texts, bytes=pa.array(sizes), words=pa.array(words))
+    return batch.take(outcome.failed < 0) if len(failed) else batch
+
+
+def count(batch: Batch, step: str, funnel: SourceFunnel) -> None:
+    """All documents of the batch have passed `step`."""
+    total: dict[str, Any] = {name: int(np.sum(batch.columns[name].to_numpy())) for name in ("bytes", "words")}
+    funnel.count(step, len(batch), total["bytes"], total["words"])
+
+
+def _size(text: str) -> int:
+    """UTF-8 bytes. Raw JSON text may hold lone surrogates, three bytes each."""
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))

@@ -1,0 +1,197 @@
+"""The steps of the recipe that look at one document at a time, in their order, made once in a worker."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import pyarrow as pa
+
+from groundup.corpus.classifier import Classifier, ClassifierFilter, train_classifier
+from groundup.corpus.decontaminate import Contamination, Targets, decontaminate
+from groundup.corpus.documents import Batch, Outcome
+from groundup.corpus.filters import Filter, build_filters
+from groundup.corpus.language import with_languages
+from groundup.corpus.personal import redact
+from groundup.corpus.plan import Plan, finished_folder
+from groundup.recipe import CorpusSection, DecontaminateSection, PersonalDataSection
+from groundup.recipe.classifier import ClassifierSection
+from groundup.recipe.language import LanguageSection
+
+CONTAMINATION = "contamination"
+PERSONAL_DATA = "personal_data"
+
+
+class Step(Protocol):
+    """One step: gives a batch back with columns added or changed, and says which of its rows break which rule.
+
+    `edits` counts what was changed since it was last cleared.
+    """
+
+    name: str
+    rules: tuple[str, ...]
+    edits: Counter[str]
+
+    def __call__(self, batch: Batch) -> tuple[Batch, Outcome | None]: ...
+
+
+class Policy:
+    """All steps of a plan between cleaning and deduplication."""
+
+    _known: tuple[tuple[Path, int], Policy] | None = None
+
+    def __init__(self, steps: Sequence[Step]) -> None:
+        self.steps = tuple(steps)
+
+    @property
+    def filters(self) -> tuple[Step, ...]:
+        """The steps that judge documents, less those that replace or look for something in them."""
+        return tuple(step for step in self.steps if isinstance(step, _Filtering | _Scoring))
+
+    def take_contamination(self) -> Contamination:
+        """What was found of the tests since this was last asked."""
+        found = Contamination()
+        for step in self.steps:
+            if isinstance(step, _Decontaminating):
+                found, step.found = step.found, Contamination()
+        return found
+
+    @classmethod
+    def of(cls, plan: Plan) -> Policy:
+        """The policy of a plan; made once in a process."""
+        key = (plan.work, (plan.work / "plan.json").stat().st_mtime_ns)
+        if cls._known is None or cls._known[0] != key:
+            cls._known = (key, Policy(list(_steps(plan))))
+        return cls._known[1]
+
+
+def step_names(section: CorpusSection) -> list[str]:
+    """The names of the steps that a policy has, in their order."""
+    names = [name for name in type(section.filters).model_fields if getattr(section.filters, name) is not None]
+    names += [PERSONAL_DATA] if section.personal_data is not None else []
+    return names + ([CONTAMINATION] if section.decontaminate is not None else [])
+
+
+def prepare_policy(plan: Plan, tests: Iterable[tuple[str, str]]) -> None:
+    """What all workers share and has to be made first: the classifier's weights and the tests' n-grams."""
+    section = plan.section
+    if section.filters.classifier is not None and not plan.place("classifier", 0).is_dir():
+        classifier = train_classifier(section.filters.classifier, plan.seed)
+        with finished_folder(plan.place("classifier", 0)) as folder:
+            classifier.save(folder)
+    if section.decontaminate is not None and not plan.place("targets", 0).is_dir():
+        targets = Targets.of_section(section.decontaminate, tests)
+        with finished_folder(plan.place("targets", 0)) as folder:
+            targets.save(folder)
+
+
+def _steps(plan: Plan) -> Iterator[Step]:
+    section = plan.section
+    for each in build_filters(section.filters):
+        yield _Filtering(each, section.filters.language)
+    if section.filters.classifier is not None:
+        yield _Scoring(Classifier.load(plan.place("classifier", 0)), section.filters.classifier)
+    if section.personal_data is not None:
+        yield _Redacting(section.personal_data)
+    if section.decontaminate is not None:
+        yield _Decontaminating(Targets.load(plan.place("targets", 0)), section.decontaminate)
+
+
+class _Filtering:
+    """A filter of documents. Chats, which are learned whole and are no running text, pass."""
+
+    def __init__(self, filter: Filter, language: LanguageSection | None) -> None:
+        self.filter, self.name, self.rules = filter, filter.name, filter.rules
+        self.language = language if filter.name == "language" else None
+        self.edits: Counter[str] = Counter()
+
+    def __call__(self, batch: Batch) -> tuple[Batch, Outcome | None]:
+        if self.language is not None:
+            batch = with_languages(batch, self.language.sample_characters)
+        return batch, _spare_chats(batch, self.filter(batch))
+
+
+class _Scoring:
+    """The quality classifier: a column, and a filter on it."""
+
+    def __init__(self, classifier: Classifier, section: ClassifierSection) -> None:
+        self.filter = ClassifierFilter(section, classifier)
+        self.name, self.rules = self.filter.name, self.filter.rules
+        self.edits: Counter[str] = Counter()
+
+    def __call__(self, batch: Batch) -> tuple[Batch, Outcome | None]:
+        batch = self.filter.with_quality(batch)
+        return batch, _spare_chats(batch, self.filter(batch))
+
+
+class _Redacting:
+    """Personal data become placeholders, in chats message by message."""
+
+    name = PERSONAL_DATA
+    rules: tuple[str, ...] = ()
+
+    def __init__(self, section: PersonalDataSection) -> None:
+        self.section = section
+        self.edits: Counter[str] = Counter()
+
+    def __call__(self, batch: Batch) -> tuple[Batch, Outcome | None]:
+        texts = self._redact(batch.texts)
+        chats = batch.columns["messages"].to_pylist()
+        if any(chat is not None for chat in chats):
+            whole = texts.to_pylist()
+            for row, chat in enumerate(chats):
+                if chat is not None:
+                    messages = json.loads(chat)
+                    contents = pa.array([message["content"] for message in messages], pa.large_string())
+                    for message, content in zip(messages, self._redact(contents, count=False).to_pylist(), strict=True):
+                        message["content"] = content
+                    chats[row] = json.dumps(messages, ensure_ascii=False)
+                    whole[row] = "\n".join(message["content"] for message in messages)
+            texts = pa.array(whole, pa.large_string())
+            batch = batch.with_columns(messages=pa.array(chats, pa.string()))
+        nobody = np.full(len(batch), -1, np.int16)
+        return batch, Outcome(nobody, np.full(len(batch), np.nan), texts)
+
+    def _redact(self, texts: pa.LargeStringArray, *, count: bool = True) -> pa.LargeStringArray:
+        found = redact(texts, self.section.kinds, self.section.placeholder, self.section.private_addresses)
+        if count:
+            self.edits.update({kind: number for kind, number in found.counts.items() if number})
+        return found.texts
+
+
+class _Decontaminating:
+    """Texts of tests are looked for, and removed as the section says; a chat that has one goes as a whole."""
+
+    name = CONTAMINATION
+
+    def __init__(self, targets: Targets, section: DecontaminateSection) -> None:
+        self.targets, self.section, self.rules = targets, section, targets.tasks
+        self.found = Contamination()
+        self.edits: Counter[str] = Counter()
+
+    def __call__(self, batch: Batch) -> tuple[Batch, Outcome | None]:
+        outcome, hits = decontaminate(batch.texts, self.targets, self.section.remove)
+        self.found.add(self.targets, hits, batch.texts, batch.columns["file"], batch.columns["record"])
+        if outcome.texts is not None:
+            hit = np.unique(hits.documents)
+            self.edits["documents shortened"] += len(hit)
+            chats = batch.columns["messages"].is_valid().to_numpy(zero_copy_only=False)
+            outcome.failed[hit[chats[hit]]] = 0
+        return batch, outcome
+
+
+def _spare_chats(batch: Batch, outcome: Outcome) -> Outcome:
+    """The outcome with every chat passing unchanged."""
+    chats = batch.columns["messages"].is_valid().to_numpy(zero_copy_only=False)
+    if not chats.any():
+        return outcome
+    texts = outcome.texts
+    if texts is not None:
+        import pyarrow.compute as pc
+
+        texts = pc.if_else(pa.array(chats), batch.texts, texts)
+    return Outcome(np.where(chats, np.int16(-1), outcome.failed), outcome.value, texts)

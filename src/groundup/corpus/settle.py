@@ -1,0 +1,125 @@
+"""Equal documents and shared lines: decided by ranges of hashes, then taken out segment by segment."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+
+from groundup.corpus.dedup import (
+    boilerplate_lines,
+    first_of_each,
+    remove_boilerplate,
+    remove_lines,
+    surplus_lines,
+    total_pages,
+)
+from groundup.corpus.documents import Batch, Outcome
+from groundup.corpus.funnel import SourceFunnel
+from groundup.corpus.harvest import count, refuse
+from groundup.corpus.keys import read_range, read_rows_of
+from groundup.corpus.plan import AGAINST, Beat, Plan, Segment, finished_folder
+from groundup.corpus.policy import Policy
+from groundup.corpus.segments import WORK_SCHEMA, SegmentFolder, ordinals
+from groundup.corpus.sizes import measure
+from groundup.corpus.store import read_groups
+from groundup.corpus.write import EXACT, dropped, without
+from groundup.run import write_json
+
+NOTHING_LEFT = "nothing_left"
+
+
+def settle(plan: Plan, number: int, ranges: int) -> None:
+    """Make WORK/settle/<range>: which documents are repetitions, and which lines of which documents go.
+
+    exact.npy (ordinal) of documents that go; lines.npy and sites.npy (ordinal, key) of lines that go. All sorted.
+    """
+    dedup = plan.section.dedup
+    with finished_folder(plan.place("settle", number)) as folder:
+        if dedup.exact:
+            rows = read_range(plan.tables("exact"), number, ranges)
+            stays = first_of_each(rows[:, :2], rows[:, 2])
+            np.save(folder / "exact.npy", np.sort(rows[~stays, 2])[:, None], allow_pickle=False)
+        if dedup.lines is not None:
+            rows = read_range(plan.tables("lines"), number, ranges)
+            np.save(folder / "lines.npy", surplus_lines(rows, dedup.lines), allow_pickle=False)
+        if dedup.boilerplate is not None:
+            rows = read_range(plan.tables("sites"), number, ranges)
+            pages = total_pages(read_range(plan.tables("pages"), 0, 1))
+            np.save(folder / "sites.npy", boilerplate_lines(rows, pages, dedup.boilerplate), allow_pickle=False)
+
+
+def refine(plan: Plan, index: int, beat: Beat) -> None:
+    """Make WORK/refine/<segment>: its texts less repeated documents and lines, with signatures, and record.json."""
+    segment = plan.segments[index]
+    against = plan.units[segment.unit].source == AGAINST
+    name = "against" if against else plan.sources[plan.units[segment.unit].source][0]
+    funnel = SourceFunnel(name)
+    repetitions = dropped(plan, segment, "settle", "exact") if plan.section.dedup.exact else np.empty(0, np.int64)
+    with finished_folder(plan.place("refine", index)) as folder:
+        writer = SegmentFolder(folder, plan, segment.unit, first=False, final=True)
+        for table in read_groups(plan.harvested(segment) / "documents.parquet"):
+            if not against:
+                table = without(table, EXACT, repetitions, funnel) if plan.section.dedup.exact else table
+                table = _without_lines(table, plan, segment, funnel)
+            batch = Batch({field.name: table.column(field.name).combine_chunks() for field in WORK_SCHEMA})
+            if len(batch):
+                writer.add(batch, batch.columns["row"].to_numpy())
+            beat(int(np.sum(table.column("bytes").to_numpy())))
+        writer.close()
+        write_json(folder / "record.json", {"funnel": funnel.dump()})
+
+
+def _without_lines(table: pa.Table, plan: Plan, segment: Segment, funnel: SourceFunnel) -> pa.Table:
+    """The documents less boilerplate, then less lines that others have; what is left empty is refused.
+
+    A chat keeps all its lines: it is learned whole. What has lost lines is judged by the filters once more, so that
+    no document stays that they would refuse.
+    """
+    dedup = plan.section.dedup
+    batch = Batch({field.name: table.column(field.name).combine_chunks() for field in WORK_SCHEMA})
+    for step, name in (("boilerplate", "sites"), ("lines", "lines")):
+        if getattr(dedup, step) is None or not len(batch):
+            continue
+        numbers = ordinals(segment.unit, batch.columns["row"].to_numpy())
+        removals = read_rows_of(plan.decisions("settle", name), int(numbers[0]), int(numbers[-1]) + 1)
+        whole = batch.columns["messages"].is_valid().to_numpy(zero_copy_only=False)
+        removals = removals[~np.isin(removals[:, 0], numbers[whole])]
+        if name == "sites":
+            texts, lost = remove_boilerplate(batch.texts, batch.columns["url"], numbers, removals)
+        else:
+            assert dedup.lines is not None
+            texts, lost = remove_lines(batch.texts, numbers, removals, dedup.lines)
+        funnel.edits[f"{step}/lines removed"] += int(lost.sum())
+        funnel.edits[f"{step}/documents shortened"] += int((lost > 0).sum())
+        left = measure(texts)[1]
+        failed = np.where((left == 0) & (lost > 0), 0, -1).astype(np.int16)
+        outcome = Outcome(failed, np.full(len(batch), np.nan), texts)
+        batch = refuse(batch.with_columns(lost=pa.array(lost)), outcome, step, (NOTHING_LEFT,), funnel)
+        batch = _judged_again(batch, step, plan, funnel)
+        count(batch, step, funnel)
+    return pa.table(batch.columns)
+
+
+def _judged_again(batch: Batch, step: str, plan: Plan, funnel: SourceFunnel) -> Batch:
+    """The batch less those documents that, having lost lines, break a rule of a filter."""
+    shortened = batch.columns["lost"].to_numpy() > 0
+    filters = Policy.of(plan).filters
+    if not shortened.any() or not filters:
+        return batch
+    again = batch.take(shortened)
+    for each in filters:
+        if not len(again):
+            break
+        again, outcome = each(again)
+        if outcome is not None:
+            rules = tuple(f"{each.name}/{rule}" for rule in each.rules)
+            again = refuse(again, outcome, step, rules, funnel)
+    rows = batch.columns["row"].to_numpy()
+    passed = np.isin(rows, again.columns["row"].to_numpy())
+    texts = batch.texts.to_pylist()
+    for number, text in zip(np.flatnonzero(passed).tolist(), again.texts.to_pylist(), strict=True):
+        texts[number] = text
+    edited = pa.array(texts, pa.large_string())
+    sizes, words = measure(edited)
+    batch = batch.with_columns(text=edited, bytes=pa.array(sizes), words=pa.array(words))
+    return batch.take(passed | ~shortened)

@@ -1,0 +1,131 @@
+"""The last phase: a segment's documents that stay, cut into passages, split, and written as they are shipped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from groundup.corpus.funnel import SourceFunnel
+from groundup.corpus.keys import read_rows_of
+from groundup.corpus.plan import Beat, Plan, Segment, finished_folder
+from groundup.corpus.segments import ordinals
+from groundup.corpus.sizes import measure
+from groundup.corpus.store import SCHEMA, TableWriter, read_groups
+from groundup.corpus.text import digest, passages, split_position
+from groundup.run import write_json
+
+SPLITS = ("train", "validation")
+EXACT, NEAR = "exact_duplicates", "near_duplicates"
+_CARRIED = ("record", "url", "language", "language_confidence", "quality", "licence", "messages")
+
+
+def write(plan: Plan, index: int, beat: Beat, *, phase: str = "write", threshold: float | None = None) -> None:
+    """Make WORK/write/<segment>: train and validation files and record.json.
+
+    A passage is in validation when its digest, as a number in [0, 1), is below `validation_fraction`, or at most
+    `threshold` where that is given. So a text is on the same side in every corpus it occurs in.
+    """
+    segment = plan.segments[index]
+    name, _ = plan.sources[plan.units[segment.unit].source]
+    funnel = SourceFunnel(name)
+    fraction = plan.section.validation_fraction
+
+    def held_out(position: float) -> bool:
+        return position < fraction or (threshold is not None and position <= threshold)
+
+    with finished_folder(plan.place(phase, index)) as folder:
+        writers = {split: TableWriter(folder / f"{split}-{index:05d}.parquet", SCHEMA) for split in SPLITS}
+        lowest = 1.0
+        for table in _kept(plan, segment, funnel):
+            for split, columns, sizes, positions in _split(table, name, plan.section.passage_characters, held_out):
+                if sizes:
+                    lowest = min(lowest, *positions)
+                    writers[split].add(columns, sizes)
+                    words = int(measure(pa.array(columns["text"], pa.large_string()))[1].sum())
+                    funnel.count(split, len(sizes), sum(sizes), words)
+            beat(table.column("bytes").to_numpy().sum())
+        for writer in writers.values():
+            writer.close()
+        write_json(folder / "record.json", {"funnel": funnel.dump(), "lowest_position": lowest})
+
+
+def _kept(plan: Plan, segment: Segment, funnel: SourceFunnel) -> Iterator[pa.Table]:
+    """The segment's row groups less the duplicates, which are counted."""
+    duplicates = []
+    if plan.section.dedup.exact and not plan.refines:
+        duplicates.append((EXACT, dropped(plan, segment, "settle", "exact")))
+    if plan.section.dedup.near is not None:
+        duplicates.append((NEAR, dropped(plan, segment, "cluster", "near")))
+    for table in read_groups(plan.texts(segment) / "documents.parquet"):
+        for step, losers in duplicates:
+            table = without(table, step, losers, funnel)
+        _count(table, "kept", funnel)
+        if len(table):
+            yield table
+
+
+def dropped(plan: Plan, segment: Segment, phase: str, name: str) -> np.ndarray:
+    """Rows (in the unit) of the segment's unit that a phase decided to drop, rising."""
+    low = segment.unit << 32
+    found = read_rows_of(plan.decisions(phase, name), low, low + 2**32)
+    return (found[:, 0] & np.uint64(0xFFFFFFFF)).astype(np.int64)
+
+
+def without(table: pa.Table, step: str, losers: np.ndarray, funnel: SourceFunnel) -> pa.Table:
+    """The table less the rows `losers`; both what goes and what stays are counted."""
+    lost = np.isin(table.column("row").to_numpy().astype(np.int64), losers, assume_unique=True)
+    for number in np.flatnonzero(lost).tolist():
+        row = {name: table.column(name)[number] for name in ("file", "record", "bytes", "words", "text")}
+        funnel.reject(
+            step,
+            step.removesuffix("s"),
+            file=row["file"].as_py(),
+            record=row["record"].as_py(),
+            text=row["text"].as_py,
+            size=row["bytes"].as_py(),
+            words=row["words"].as_py(),
+        )
+    table = table.filter(pa.array(~lost)) if lost.any() else table
+    _count(table, step, funnel)
+    return table
+
+
+def _count(table: pa.Table, step: str, funnel: SourceFunnel) -> None:
+    size, words = (int(table.column(name).to_numpy().sum()) for name in ("bytes", "words"))
+    funnel.count(step, len(table), size, words)
+
+
+def _split(
+    table: pa.Table, mixture: str, limit: int, held_out: Callable[[float], bool]
+) -> Iterator[tuple[str, dict[str, list[object]], list[int], list[float]]]:
+    """For each split its passages as columns, their bytes and their positions."""
+    columns: dict[str, dict[str, list[object]]] = {split: {name: [] for name in SCHEMA.names} for split in SPLITS}
+    sizes: dict[str, list[int]] = {split: [] for split in SPLITS}
+    positions: dict[str, list[float]] = {split: [] for split in SPLITS}
+    rows = table.select(["text", "file", *_CARRIED]).to_pylist()
+    for row in rows:
+        whole = row["messages"] is not None or len(row["text"]) <= limit  # a chat is never cut
+        pieces = [row["text"]] if whole else passages(row["text"], limit)
+        for piece in pieces:
+            identity = digest(piece)
+            position = split_position(identity)
+            split = "validation" if held_out(position) else "train"
+            into = columns[split]
+            into["id"].append(identity.hex())
+            into["text"].append(piece)
+            into["source"].append(row["file"])
+            into["mixture"].append(mixture)
+            for name in _CARRIED:
+                into[name].append(row[name])
+            sizes[split].append(len(piece) if piece.isascii() else len(piece.encode("utf-8")))
+            positions[split].append(position)
+    for split in SPLITS:
+        yield split, columns[split], sizes[split], positions[split]
+
+
+def documents_in(folder: Path) -> list[Path]:
+    """The documents files that a task of this phase wrote."""
+    return sorted(folder.glob("*.parquet"))
