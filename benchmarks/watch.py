@@ -23,7 +23,8 @@ import time
 from pathlib import Path
 
 GRACE = 20.0  # seconds that helpers of an ended command (resource trackers, servers of locks) have to end
-SAMPLE = 0.2  # seconds between looks at memory
+SAMPLE = 0.2  # seconds between looks at memory, or more:
+SHARE = 0.03  # of the time that looking may take, since it grows with the memory looked at
 _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 
 
@@ -33,7 +34,7 @@ def main(report: str, limit: str, *command: str) -> int:
     began = time.monotonic()
     deadline = began + float(limit)
     child = subprocess.Popen(command)
-    status, wall, killed, peak, sampled = None, 0.0, 0, _NOTHING, 0.0
+    status, wall, killed, peak, next_look = None, 0.0, 0, _NOTHING, 0.0
     try:
         while True:
             now = time.monotonic()
@@ -43,11 +44,13 @@ def main(report: str, limit: str, *command: str) -> int:
                 deadline = min(deadline, now + GRACE)
             if not left:
                 break
-            if now - sampled >= SAMPLE:
-                sampled, peak = now, _larger(peak, _memory())
+            if now >= next_look:
+                peak = _larger(peak, _memory())
+                took = time.monotonic() - now
+                next_look = now + max(SAMPLE, took / SHARE)
             if now > deadline:
                 killed += _kill_descendants()
-            time.sleep(0.02)
+            time.sleep(0.03)
     finally:
         _kill_descendants()
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)

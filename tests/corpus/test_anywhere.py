@@ -12,7 +12,9 @@ import pytest
 
 pytestmark = pytest.mark.slow
 PLACES = ("native-2", "ray-local", "ray-two-nodes", "ray-node-killed")
-WORDS = "the of and a to in is was he for it with as his on be at by i had not are but from or have an they which".split()
+WORDS = (
+    "the of and a to in is was he for it with as his on be at by i had not are but from or have an they which".split()
+)
 
 
 def texts(count: int) -> list[str]:
@@ -28,7 +30,9 @@ def texts(count: int) -> list[str]:
             made.append(" ".join(words))
         else:
             own = [f"{rng.choice('bcdfgkmnprst')}{rng.choice('aeiou')}{rng.choice('lmnrst')}e" for _ in range(150)]
-            made.append(" ".join(rng.choice(WORDS) if rng.random() < 0.4 else rng.choice(own) for _ in range(300)) + ".")
+            made.append(
+                " ".join(rng.choice(WORDS) if rng.random() < 0.4 else rng.choice(own) for _ in range(300)) + "."
+            )
     return made
 
 
@@ -67,9 +71,7 @@ def alone(section: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_the_same_bytes_everywhere(
-    place: str, section: Path, alone: dict[str, str], tmp_path: Path
-) -> None:
+def test_the_same_bytes_everywhere(place: str, section: Path, alone: dict[str, str], tmp_path: Path) -> None:
     if place.startswith("ray"):
         pytest.importorskip("ray", reason="Ray is not installed: pip install 'groundup[cluster]'")
     assert len(alone) > 10

@@ -310,7 +310,10 @@ def test_the_web_preset_accounts_for_every_page(web: Path, tmp_path: Path) -> No
 
 def test_repeated_lines_stay_in_the_first_document_only(tmp_path: Path) -> None:
     shared = "This line about the harbour of Valmora stands in many documents of the corpus."
-    texts = [f"{prose(n)}\n{shared}" for n in range(6)] + [shared, f"{shared}\nAnd that was all there was to say of it."]
+    texts = [f"{prose(n)}\n{shared}" for n in range(6)] + [
+        shared,
+        f"{shared}\nAnd that was all there was to say of it.",
+    ]
     source = rows(tmp_path / "rows.jsonl", [{"text": text} for text in texts])
     chosen = section(source, dedup={"lines": {}}, filters={"length": {"min_words": 12}})
     build_corpus(chosen, seed=1, out=tmp_path / "out")
@@ -340,9 +343,7 @@ def test_running_on_its_own_output_changes_nothing(web: Path, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("phase", ["harvest", "settle", "refine", "pair", "cluster", "write"])
-def test_what_is_done_is_not_done_again(
-    web: Path, tmp_path: Path, phase: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_done_is_not_done_again(web: Path, tmp_path: Path, phase: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A build that dies in any phase goes on from there, to the same bytes."""
     chosen = section(str(web), **WEB, shard_bytes=2**16)
     build_corpus(chosen, seed=1, out=tmp_path / "whole")
@@ -397,7 +398,9 @@ def test_which_near_duplicate_stays(tmp_path: Path, keep: str) -> None:
 
 @pytest.mark.parametrize("remove", ["document", "span", "nothing"])
 def test_tests_are_found_and_removed(tmp_path: Path, remove: str) -> None:
-    question = "Which of the seven green towers near the old harbour of Valmora was built last, and by whom was it built?"
+    question = (
+        "Which of the seven green towers near the old harbour of Valmora was built last, and by whom was it built?"
+    )
     clean = [{"text": prose(n)} for n in range(10)]
     source = rows(tmp_path / "rows.jsonl", [*clean, {"text": f"{prose(11)}\n{question.upper()}\n{prose(12)}"}])
     chosen = section(source, decontaminate={"remove": remove})
@@ -413,7 +416,9 @@ def test_tests_are_found_and_removed(tmp_path: Path, remove: str) -> None:
 
 def test_chats_pass_the_filters_of_documents(tmp_path: Path) -> None:
     chat = [{"role": "user", "content": "Mail?"}, {"role": "assistant", "content": "a.b@example.com"}]
-    source = rows(tmp_path / "rows.jsonl", [{"messages": chat}, {"text": "too short"}, {"text": prose(1)}, {"text": prose(2)}])
+    source = rows(
+        tmp_path / "rows.jsonl", [{"messages": chat}, {"text": "too short"}, {"text": prose(1)}, {"text": prose(2)}]
+    )
     build_corpus(section(source, **WEB), seed=1, out=tmp_path / "out")
     [found] = [d for split in ("train", "validation") for d in read_documents(tmp_path / "out", split) if d.messages]
     assert json.loads(found.messages or "")[1]["content"] == "<email>"

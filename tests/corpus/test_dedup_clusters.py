@@ -220,6 +220,14 @@ def test_choice_is_the_first_maximal_independent_set(found, random_order):
     assert gone[:, 0].tolist() == sorted(gone[:, 0].tolist())
 
 
+def test_nothing_in_nothing_out():
+    def never(wanted):
+        raise AssertionError
+
+    assert near_pairs(np.empty((0, 3), np.uint64), never, SECTION).shape == (0, 4)
+    assert choose(np.empty((0, 4), np.uint64), never, SECTION).shape == (0, 2)
+
+
 def test_those_left_by_one_that_goes_are_compared():
     # 0 – 1, 1 – 2 and 1 – 3 were found near; 1 goes for 0, and 2 and 3 are near to each other.
     prints = np.zeros((4, 256), np.uint8)

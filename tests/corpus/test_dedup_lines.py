@@ -221,6 +221,17 @@ def test_share_and_number_of_pages(pages, on, goes):
     assert lost == [int(goes and i < on) for i in range(pages)]
 
 
+def test_no_documents():
+    none, urls = large([]), pa.array([], pa.string())
+    assert [len(column) for column in line_keys(none, LinesSection())] == [0, 0]
+    assert [len(column) for column in site_keys(none, urls)] == [0, 0, 0]
+    pages = total_pages(site_pages(urls))
+    removals = boilerplate_lines(np.empty((0, 3), np.uint64), pages, BoilerplateSection())
+    assert removals.shape == (0, 2)
+    assert len(remove_boilerplate(none, urls, np.empty(0, np.uint64), removals)[0]) == 0
+    assert len(remove_lines(none, np.empty(0, np.uint64), removals, LinesSection())[1]) == 0
+
+
 def test_uncounted_sites_are_an_error():
     with pytest.raises(ValueError, match="weren't counted"):
         boilerplate_lines(

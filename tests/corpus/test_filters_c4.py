@@ -48,14 +48,21 @@ def is_word(word: str) -> bool:
     return any(IN_WORD[KINDS[ord(c)]] for c in word)
 
 
+def letter_for(character: str) -> str:
+    """A for a letter of a script without spaces, C for a mark, x for the rest."""
+    names = {kind.ALONE: "A", kind.CLINGING: "C", kind.MARK: "C", kind.SPACE: " "}
+    return names.get(int(KINDS[ord(character)]), "x")
+
+
 def read_c4(text: str, section: C4Section) -> tuple[str, float, str]:
     """Rule, value and the text left."""
     if section.citations:
         text = re.sub(r"\[\d*\]|\[edit\]|\[citation needed\]", "", text)
     kept = []
     for row in (row.strip() for row in text.split("\n")):
-        # Letters of a script without spaces stand alone.
-        pieces = "".join(f" {c} " if KINDS[ord(c)] == kind.ALONE else c for c in row).split()
+        # Letters of a script without spaces stand alone, with their marks.
+        spaced = re.sub("AC*", lambda match: f" {match.group()} ", "".join(map(letter_for, row)))
+        pieces = spaced.split()
         ends = row != "" and KINDS[ord(row[-1])] in (kind.DOT, kind.TERMINAL, kind.QUOTE, kind.APOSTROPHE)
         if not row or any(len(piece) > section.max_word_characters for piece in pieces):
             continue

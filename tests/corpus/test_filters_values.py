@@ -8,12 +8,14 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from pydantic import ValidationError
 
 from groundup.corpus.documents import Batch
 from groundup.corpus.filters import build_filters
 from groundup.recipe.base import Section
 from groundup.recipe.corpus import CorpusSection
 from groundup.recipe.filters import (
+    BadWordsSection,
     C4Section,
     FiltersSection,
     FineWebSection,
@@ -127,6 +129,23 @@ def test_order_and_presets() -> None:
     code = CorpusSection.model_validate({"preset": "code"})
     assert code.filters.length is not None
     assert code.filters.length.max_line_characters == 1000
+
+
+@pytest.mark.parametrize(
+    ("section", "values"),
+    [
+        (LengthSection, {"min_words": 5, "max_words": 4}),
+        (GopherQualitySection, {"max_words": 10}),
+        (GopherQualitySection, {"stop_words": ["der", "der"]}),
+        (GopherRepetitionSection, {"max_top_2gram": 1.1}),
+        (BadWordsSection, {"files": []}),
+        (BadWordsSection, {"files": [""]}),
+        (FineWebSection, {"short_lines": 0.5}),
+    ],
+)
+def test_thresholds_that_make_no_sense(section: type[Section], values: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        section.model_validate(values)
 
 
 def test_every_rule_has_its_threshold() -> None:

@@ -336,6 +336,7 @@ def test_limits_are_the_recipes() -> None:
     assert limits(section, "near_duplicates", "near_duplicate")["corpus.dedup.near.threshold"] == 0.8
     assert limits(section, "exact_duplicates", "exact_duplicate") == {"corpus.dedup.exact": True}
     assert limits(section, "contamination", "gsm8k")["corpus.decontaminate.ngram"] == 13
+    assert limits(section, "lines", "gopher_quality/min_words") == {"corpus.filters.gopher_quality.min_words": 40}
     assert limits(section, "read", "binary_file") == limits(section, "c4", "no_lines") == {}
 
 

@@ -337,6 +337,18 @@ def test_taking_documents_takes_their_words(items: list[str], rng: random.Random
     assert batch.with_columns(text=batch.texts).words is not batch.words
 
 
+def test_slices_of_columns() -> None:
+    whole = column("one two", "three", "", "four é")
+    for part in (
+        whole.slice(1),
+        whole.slice(1, 2),
+        whole.slice(4),
+        pa.concat_arrays([whole.slice(3), whole.slice(0, 1)]),
+    ):
+        words = find_words(part)
+        assert [strings(words, i) for i in range(len(part))] == [text.split() for text in part.to_pylist()]
+
+
 def test_a_long_word_and_none() -> None:
     words = find_words(column("x" * 300_000, "", " \n "))
     assert words.lengths.tolist() == [300_000]

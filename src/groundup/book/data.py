@@ -80,7 +80,7 @@ def _source(source: Facts) -> Facts:
     counts = source["steps"]
     return {
         "name": source["name"],
-        "files": source["files"],
+        "files": 0 if source["name"].startswith(STORYWORLD) else source["files"],
         "weight": source["weight"],
         "read": counts["read"],
         "kept": counts["kept"],

@@ -88,6 +88,7 @@ def _example(section: CorpusSection, example: Any, documents: int) -> Facts:
         "rule": example.rule,
         "documents": documents,
         "value": example.value,
+        "setting": example.rule.rpartition("/")[2],
         "asked": {
             key.rpartition(".")[2]: _written(tuple(value) if isinstance(value, list) else value)
             for key, value in asked.items()
@@ -127,6 +128,7 @@ def repetitions(section: CorpusSection, passed: list[Passed]) -> Facts:
         found[kind] = {
             "documents": sum(tally["documents"] for tally in tallies),
             "bytes": sum(tally["bytes"] for tally in tallies),
+            "nothing_left": step.refused.get("nothing_left", {}).get("documents", 0) if step else 0,
             "edits": step.edits if step else {},
             "before": (step.documents if step else 0) + sum(tally["documents"] for tally in tallies),
             "settings": settings_of(table) if isinstance(table, Section) else [],

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from groundup.corpus.look import Corpus, Example
     from groundup.corpus.store import Document
 
-SHOWN = 800  # characters of a text shown without --full
+SHOWN = 800  # characters of a long text shown without --full
+SHORT = 950  # a text of no more is shown whole
 BEFORE = 200  # of which so many stand before what was searched
 _HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
@@ -172,7 +173,7 @@ def _show_examples(found: Corpus, examples: list[Example], total: int, *, full: 
         }
         _facts(console, facts)
         _text(console, example.text, full=full, search=search)
-        if len(example.text) >= EXCERPT and (full or len(example.text) <= SHOWN):
+        if len(example.text) >= EXCERPT and full:
             console.print(f"[of refused texts only the first {EXCERPT:,} characters were kept]", style="dim")
     shown = f"{len(examples):,} of {total:,} examples kept" if total else "nothing of the kind was refused"
     console.print(shown, style="dim")
@@ -202,7 +203,7 @@ def _facts(console: Console, facts: dict[str, str | None]) -> None:
 def _text(console: Console, text: str, *, full: bool, search: str | None) -> None:
     """The text, or the part of it that matters, with a word on what is left out."""
     start, stop = 0, len(text)
-    if not full and len(text) > SHOWN:
+    if not full and len(text) > SHORT:
         at = text.lower().find(search.lower()) if search else 0
         start = max(0, min(at - BEFORE, len(text) - SHOWN))
         stop = start + SHOWN

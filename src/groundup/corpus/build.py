@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import threading
@@ -20,7 +21,7 @@ from groundup.corpus.store import write_rejections
 from groundup.corpus.units import Unit, content_bytes, make_units
 from groundup.corpus.write import EXACT, NEAR, SPLITS, documents_in
 from groundup.recipe import CorpusSection
-from groundup.run import Bar, GroundupError, UserError, fingerprint, progress, read_json, write_json
+from groundup.run import Bar, GroundupError, UserError, fingerprint, progress, read_json, write_json, write_text
 
 GUESSED_BYTES, GUESSED_DOCUMENTS = 500, 20_000  # of a built-in text, for the progress bar
 LEAST_WORK = 16 * 2**20  # bytes for which a worker is worth its start of a second
@@ -54,6 +55,8 @@ def build_corpus(
     Raises UserError for a missing source, and for a corpus of fewer than two documents.
     """
     from groundup.corpus.policy import prepare_policy, step_names  # with all their libraries, which take a second
+    from groundup.corpus.report import show
+    from groundup.corpus.sankey import sankey_svg
 
     sources = resolve_sources(section)
     work = work or out.parent / f".{out.name}.work"
@@ -88,6 +91,8 @@ def build_corpus(
         content["contamination"] = _contamination(plan)
     _check(content)
     write_json(out / "funnel.json", content)
+    write_text(out / "funnel.svg", sankey_svg(content))
+    show(content)
     write_rejections(out / "rejected", _examples(funnels))
     return _metrics(content)
 
@@ -126,7 +131,7 @@ class _Phases:
         if not tasks:
             return
         with progress(f"corpus: {phase.split('_')[0]}", sum(sizes), "B") as bar, _watch(plan, phase, sizes, todo, bar):
-            workers = -(-sum(todo.values()) // LEAST_WORK)
+            workers = math.ceil(sum(todo.values()) / LEAST_WORK)
             for result in self._engine.run(perform, tasks, workers):
                 todo.pop(result["index"])
 

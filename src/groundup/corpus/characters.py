@@ -117,6 +117,7 @@ def kinds_of_characters() -> np.ndarray:
     kinds[[ord(character) for character in _SPACES]] = SPACE
     kinds[0x2019] = APOSTROPHE
     kinds[0x2026] = ELLIPSIS
+    kinds.flags.writeable = False  # every caller has the same array
     return kinds
 
 
@@ -128,6 +129,7 @@ def _lower_letters() -> np.ndarray:
         small = chr(code).lower()
         if len(small) == 1 and len(small.encode("utf-8", "replace")) == len(chr(code).encode("utf-8", "replace")):
             lower[code] = ord(small)
+    lower.flags.writeable = False
     return lower
 
 
@@ -188,8 +190,11 @@ class Characters:
 
 def find_characters(texts: pa.LargeStringArray) -> Characters:
     """Lay the texts out for all that follows. `texts` has no nulls."""
-    offsets = np.frombuffer(texts.buffers()[1], np.int64)[texts.offset : texts.offset + len(texts) + 1]
-    view = memoryview(texts.buffers()[2] or b"")
+    _, bounds, letters = texts.buffers()
+    offsets = np.zeros(1, np.int64)  # no texts may come without bounds
+    if len(texts):
+        offsets = np.frombuffer(bounds, np.int64)[texts.offset : texts.offset + len(texts) + 1]
+    view = memoryview(letters or b"")
     pieces = [view[start:end] for start, end in pairwise(offsets.tolist())]
     data = b"\n".join([b"\n" * (_LEFT - 1), *pieces, b"\n" * (_RIGHT - 1)])
     starts = offsets[:-1] - offsets[0] + np.arange(_LEFT, len(texts) + _LEFT)

@@ -119,8 +119,8 @@ def _changes(text: str) -> Iterator[tuple[str, str, bool]]:
         yield "controls", _without_controls(text), True
     if flags & _STRAY:
         yield "controls", normalise(text), True
-    if flags & _UNSTABLE and not unicodedata.is_normalized("NFC", text):
-        yield "encoding", normalise(text), True
+    if flags & _UNSTABLE:
+        yield "encoding", unicodedata.normalize("NFC", text), True
     if b"GUTENBERG" in data or b"Gutenberg" in data:
         yield "gutenberg", strip_gutenberg(text), True
 

@@ -10,6 +10,7 @@ The arithmetic that Daft does best (MinHash) is called directly, see `groundup.c
 from __future__ import annotations
 
 import json
+import logging
 import os
 import queue
 import socket
@@ -17,7 +18,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 from groundup.run import GroundupError, UserError, log
 
@@ -87,19 +88,19 @@ class Engine:
         import daft
         from daft import DataType
 
-        @daft.cls(max_concurrency=workers, use_process=True)  # type: ignore[untyped-decorator]
+        @daft.cls(max_concurrency=workers, use_process=True)
         class Worker:
             def __init__(self, folder: str, parent: int | None) -> None:
                 os.chdir(folder)  # relative paths in a recipe start where the build was called
                 if parent is not None:
                     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 
-            @daft.method(return_dtype=DataType.string())  # type: ignore[untyped-decorator]
+            @daft.method(return_dtype=DataType.string())
             def perform(self, task: str) -> str:
                 return _perform(perform, task)
 
         worker = Worker(os.getcwd(), None if self.cluster is not None else os.getpid())
-        rows = _task_source(descriptions).read().with_column("result", worker.perform(daft.col("task")))
+        rows = _task_source(descriptions).read().with_column("result", cast(Any, worker).perform(daft.col("task")))
         for row in rows.iter_rows():
             yield row["task"], json.loads(row["result"])
 
@@ -185,7 +186,7 @@ def _task_source(descriptions: Sequence[str]) -> Any:
 
     shape = pa.schema([("task", pa.string())])
 
-    class OneTask(DataSourceTask):  # type: ignore[misc]
+    class OneTask(DataSourceTask):
         def __init__(self, description: str) -> None:
             self.description = description
 
@@ -197,7 +198,7 @@ def _task_source(descriptions: Sequence[str]) -> Any:
             batch = pa.record_batch({"task": [self.description]}, schema=shape)
             yield RecordBatch.from_arrow_record_batches([batch], shape)
 
-    class Tasks(DataSource):  # type: ignore[misc]
+    class Tasks(DataSource):
         name = "tasks"
 
         @property
@@ -231,12 +232,12 @@ def _join_cluster(cluster: str) -> None:
     try:
         if not ray.is_initialized():
             _knock(cluster)
-            ray.init(address=None if cluster == "local" else cluster, log_to_driver=False, logging_level="error")
+            ray.init(address=None if cluster == "local" else cluster, log_to_driver=False, logging_level=logging.ERROR)
     except (OSError, RuntimeError, ValueError) as error:
         raise UserError(
             f"no Ray cluster answers at {cluster!r}: {error}",
             where="hardware.cluster",
             expected='"local", "auto" or the address of a running cluster, as "10.0.0.5:6379"',
-            mend="start one with `ray start --head`, and set RAY_AUTH_MODE=token on every node where it asks for tokens",
+            mend="start one with `ray start --head`; where it asks for tokens, set RAY_AUTH_MODE=token on every node",
         ) from error
     daft.set_runner_ray(noop_if_initialized=True)

@@ -13,6 +13,7 @@ import logging
 import re
 from collections.abc import Iterator
 from functools import cache
+from itertools import islice
 from typing import Any, Literal
 
 import numpy as np
@@ -52,9 +53,13 @@ _NEVER_NESTED = frozenset(
 )
 _FORMATTING = frozenset(b"b big code em font i nobr s small strike strong tt u".split())
 
+_DIVISION = re.compile("<div", re.I)
+_PLAIN_PAGE = 50  # a page with no more <div> is a plain one; news pages have a hundred and more
+_BODY = re.compile(r"<body\b[^>]*>|</head>(?!\s*<body)", re.I)
 _LINK = re.compile(r"<a [^>]*>(.*?)</a>")
 _ELEMENT = re.compile(r"</?(?:a|p|h[1-6]|[uo]l|li|pre|br)\b[^>]*>")
 _PROGRAM = re.compile(r"(<pre>.*?</pre>)", re.S)
+_BLANK_LINES = re.compile(r"\n(?:[^\S\n]*\n){2,}")
 _LIST = re.compile(r"</?[uo]l>")
 _BREAK = "\v"  # a line break that shows, among white space that does not
 
@@ -99,7 +104,7 @@ def decode_page(data: bytes, declared: str | None) -> Decoded:
     """
     head = data[:4096]
     zeros = head.count(0)
-    if zeros * 4 > len(head) and not is_wide(head):
+    if zeros * 16 > len(head) and not is_wide(head):  # UTF-16 without a mark: half the bytes of each tag are zeros
         codec = "utf-16-be" if head[::2].count(0) > zeros // 2 else "utf-16-le"
         return Decoded(data.decode(codec, "replace"), codec)
     if codec_of(declared) in (None, "cp1252"):
@@ -145,7 +150,13 @@ def _is_nested(data: bytes) -> bool:
 
 
 def fast_text(page: str) -> str:
-    """Resiliparse's main text, less the menus that it leaves in; "" where there is none."""
+    """Resiliparse's main text, less the menus that it leaves in; "" where there is none.
+
+    It takes a list close beneath the page's body for a menu. That holds for pages of a site's machinery; in a plain
+    page the text itself stands there, so it is moved three elements down.
+    """
+    if next(islice(_DIVISION.finditer(page), _PLAIN_PAGE, None), None) is None:
+        page = _BODY.sub(lambda body: body[0] + "<div><div><div>", page, count=1)
     markup = extract_plain_text(
         page,
         preserve_formatting="minimal_html",  # tells links from text, and lists and programs from the rest
@@ -161,10 +172,11 @@ def fast_text(page: str) -> str:
     parts = []
     for number, part in enumerate(_PROGRAM.split(markup)):
         if number % 2:
-            parts.append("\n" + _ELEMENT.sub("", part) + "\n")
+            parts.append(_ELEMENT.sub("", part).strip("\n"))
         else:
-            parts.extend(_lay_out(_without_menus(part.split("\n")), lists))
-    text = "\n".join(parts).strip()
+            lines = "\n".join(_lay_out(_without_menus(part.split("\n")), lists))
+            parts.append(_BLANK_LINES.sub("\n\n", lines).strip())
+    text = "\n\n".join(part for part in parts if part)
     for entity, character in (("&lt;", "<"), ("&gt;", ">"), ("&quot;", '"'), ("&amp;", "&")):
         text = text.replace(entity, character)
     return text
@@ -214,7 +226,9 @@ def _lay_out(lines: Iterator[str], lists: list[int]) -> Iterator[str]:
             if lists and lists[-1] >= 0:
                 lists[-1] += 1
                 mark = f"{lists[-1]}. "
-        text = _ELEMENT.sub("", line).strip(" ").replace("\t\t", "\t")
+        text = _ELEMENT.sub("", line).strip(" ")
+        if "\t\t" in text:  # cells of a table
+            text = "\t".join(cell.strip() for cell in text.split("\t\t"))
         if text and mark:
             text = "  " * (len(lists) - 1) + mark + text
             mark = ""

@@ -179,7 +179,7 @@ def refuse(batch: Batch, outcome: Outcome, step: str, rules: tuple[str, ...], fu
             size=columns["bytes"][row].as_py(),
             words=columns["words"][row].as_py(),
         )
-    if outcome.texts is not None:
+    if outcome.texts is not None and outcome.texts is not batch.texts:
         sizes, words = measure(outcome.texts)
         batch = batch.with_columns(text=outcome.texts, bytes=pa.array(sizes), words=pa.array(words))
     return batch.take(outcome.failed < 0) if len(failed) else batch

@@ -1,4 +1,4 @@
-"""MinHash signatures by Daft's kernel, called on one batch at a time: no query, no plan, no threads of its own."""
+"""MinHash signatures by Daft's kernel, called on one batch at a time, without a query or a plan."""
 
 from __future__ import annotations
 

@@ -208,8 +208,11 @@ def sample_rejections(
 def limits(section: CorpusSection, step: str, rule: str) -> dict[str, Any]:
     """What the recipe says of a rule: {"corpus.filters.gopher_quality.min_words": 50}; empty where it says nothing.
 
-    A rule that has no setting of its name goes by all of its step's.
+    A rule that has no setting of its name goes by all of its step's. What has lost lines is judged by the filters once
+    more; "gopher_quality/min_words" is then a rule of the step that took the lines.
     """
+    if step in ("boilerplate", "lines") and "/" in rule:
+        step, _, rule = rule.partition("/")
     path, table = _table(section, step)
     if not isinstance(table, Section):
         return {} if table is None else {path: table}

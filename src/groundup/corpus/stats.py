@@ -62,8 +62,8 @@ class Lengths:
         place = int(np.searchsorted(np.cumsum(self._counts), rank))
         half = 2 ** (self._EXACT - 1)
         shift = max(0, place // half - 1)
-        first: int = (place - shift * half) << shift
-        return min(max(first + ((1 << shift) - 1) // 2, self.low), self.high)
+        middle = ((place - shift * half) << shift) + ((1 << shift) - 1) // 2
+        return int(np.clip(middle, self.low, self.high))
 
     def as_json(self) -> dict[str, float]:
         """Minimum, quantiles, maximum and mean."""

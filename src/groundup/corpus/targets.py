@@ -5,8 +5,7 @@ appendix C), words being runs of letters, marks and numbers in lower case (`dedu
 punctuation and white space play no part. Of a test's text with fewer words than that the whole has to occur, and it
 is looked for only if it has `SHORTEST` words or more: shorter ones occur by chance.
 
-Runs are compared by 64-bit hashes. Of 10¹² words, looked up among 10⁷ runs, one is expected to be taken for a test's by
-chance about every second time.
+Runs are compared by 64-bit hashes: where 10¹² words are looked up among 10⁷ runs, half a match by chance is expected.
 """
 
 from __future__ import annotations
@@ -286,7 +285,7 @@ def _powers(base: int, count: int) -> np.ndarray:
     return _power_table(base, max(0, count - 1).bit_length())[:count]
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=64)
 def _power_table(base: int, bits: int) -> np.ndarray:
     powers = np.full(2**bits, base, np.uint64)
     powers[0] = 1

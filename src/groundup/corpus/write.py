@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -11,8 +12,6 @@ import pyarrow as pa
 from groundup.corpus.funnel import SourceFunnel
 from groundup.corpus.keys import read_rows_of
 from groundup.corpus.plan import Beat, Plan, Segment, finished_folder
-from groundup.corpus.segments import ordinals
-from groundup.corpus.sizes import measure
 from groundup.corpus.store import SCHEMA, TableWriter, read_groups
 from groundup.corpus.text import digest, passages, split_position
 from groundup.run import write_json
@@ -40,12 +39,15 @@ def write(plan: Plan, index: int, beat: Beat, *, phase: str = "write", threshold
         writers = {split: TableWriter(folder / f"{split}-{index:05d}.parquet", SCHEMA) for split in SPLITS}
         lowest = 1.0
         for table in _kept(plan, segment, funnel):
-            for split, columns, sizes, positions in _split(table, name, plan.section.passage_characters, held_out):
-                if sizes:
-                    lowest = min(lowest, *positions)
-                    writers[split].add(columns, sizes)
-                    words = int(measure(pa.array(columns["text"], pa.large_string()))[1].sum())
-                    funnel.count(split, len(sizes), sum(sizes), words)
+            pieces = _pieces(table, name, plan.section.passage_characters)
+            lowest = min(lowest, *(piece.position for piece in pieces))
+            for split, writer in writers.items():
+                chosen = [piece for piece in pieces if held_out(piece.position) == (split == "validation")]
+                sizes = [piece.bytes for piece in chosen]
+                columns = {field: [piece.columns[field] for piece in chosen] for field in SCHEMA.names}
+                if chosen:
+                    writer.add(columns, sizes)
+                    funnel.count(split, len(chosen), sum(sizes), sum(piece.words for piece in chosen))
             beat(table.column("bytes").to_numpy().sum())
         for writer in writers.values():
             writer.close()
@@ -98,32 +100,28 @@ def _count(table: pa.Table, step: str, funnel: SourceFunnel) -> None:
     funnel.count(step, len(table), size, words)
 
 
-def _split(
-    table: pa.Table, mixture: str, limit: int, held_out: Callable[[float], bool]
-) -> Iterator[tuple[str, dict[str, list[object]], list[int], list[float]]]:
-    """For each split its passages as columns, their bytes and their positions."""
-    columns: dict[str, dict[str, list[object]]] = {split: {name: [] for name in SCHEMA.names} for split in SPLITS}
-    sizes: dict[str, list[int]] = {split: [] for split in SPLITS}
-    positions: dict[str, list[float]] = {split: [] for split in SPLITS}
-    rows = table.select(["text", "file", *_CARRIED]).to_pylist()
-    for row in rows:
+class _Piece(NamedTuple):
+    """A document or a passage of one: its row of the schema, and what decides its split."""
+
+    columns: dict[str, object]
+    bytes: int
+    words: int
+    position: float
+
+
+def _pieces(table: pa.Table, mixture: str, limit: int) -> list[_Piece]:
+    """The documents, those of more than `limit` characters as passages."""
+    found = []
+    for row in table.select(["text", "bytes", "words", "file", *_CARRIED]).to_pylist():
         whole = row["messages"] is not None or len(row["text"]) <= limit  # a chat is never cut
-        pieces = [row["text"]] if whole else passages(row["text"], limit)
-        for piece in pieces:
+        carried = {name: row[name] for name in _CARRIED} | {"source": row["file"], "mixture": mixture}
+        for piece in [row["text"]] if whole else passages(row["text"], limit):
             identity = digest(piece)
-            position = split_position(identity)
-            split = "validation" if held_out(position) else "train"
-            into = columns[split]
-            into["id"].append(identity.hex())
-            into["text"].append(piece)
-            into["source"].append(row["file"])
-            into["mixture"].append(mixture)
-            for name in _CARRIED:
-                into[name].append(row[name])
-            sizes[split].append(len(piece) if piece.isascii() else len(piece.encode("utf-8")))
-            positions[split].append(position)
-    for split in SPLITS:
-        yield split, columns[split], sizes[split], positions[split]
+            data = None if whole else piece.encode("utf-8")
+            size, words = (row["bytes"], row["words"]) if data is None else (len(data), len(data.split()))
+            columns = carried | {"id": identity.hex(), "text": piece}
+            found.append(_Piece(columns, size, words, split_position(identity)))
+    return found
 
 
 def documents_in(folder: Path) -> list[Path]:

@@ -5,7 +5,9 @@ A rule is switched off by a threshold that nothing can break: 0 for a least valu
 
 from __future__ import annotations
 
-from pydantic import Field, field_validator
+from typing import Self
+
+from pydantic import Field, field_validator, model_validator
 
 from groundup.recipe.base import Section
 from groundup.recipe.classifier import ClassifierSection
@@ -20,7 +22,21 @@ def _share(default: float, description: str) -> float:
     return field
 
 
-class LengthSection(Section):
+class _Limits(Section):
+    """A section with fields min_… and max_… of the same thing: the first is not above the second."""
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        for name in type(self).model_fields:
+            least, most = getattr(self, name), getattr(self, name.replace("min_", "max_", 1), None)
+            if name.startswith("min_") and most is not None and least > most:
+                raise ValueError(
+                    f"{name} = {least} is above {name.replace('min_', 'max_', 1)} = {most}: nothing would be kept"
+                )
+        return self
+
+
+class LengthSection(_Limits):
     """Documents too short or too long are refused; limits that are absent do not apply."""
 
     min_characters: int = Field(default=0, ge=0, description="Least length. Unit: characters.")
@@ -85,7 +101,7 @@ class GopherRepetitionSection(Section):
     max_duplicate_10gram: float = _share(0.1, "The same for ten words.")
 
 
-class GopherQualitySection(Section):
+class GopherQualitySection(_Limits):
     """Documents unlike running text are refused: section A.1.1 of the Gopher paper (Rae et al. 2021)."""
 
     min_words: int = Field(default=50, ge=0, description=f"Least number of words. {_WORDS}")
@@ -111,6 +127,15 @@ class GopherQualitySection(Section):
         default=("the", "be", "to", "of", "and", "that", "have", "with"),
         description="Words that running text holds, as they are written in the middle of a sentence.",
     )
+
+    @model_validator(mode="after")
+    def _enough_stop_words(self) -> Self:
+        if self.min_stop_words > len(set(self.stop_words)):
+            raise ValueError(
+                f"min_stop_words = {self.min_stop_words}, but stop_words names {len(set(self.stop_words))}: "
+                "nothing would be kept"
+            )
+        return self
 
 
 class C4Section(Section):

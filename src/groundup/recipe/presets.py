@@ -28,11 +28,13 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
-def with_preset(values: dict[str, Any]) -> dict[str, Any]:
+def with_preset(values: dict[str, Any]) -> Any:
     """The section's written values with those of its preset beneath, table by table; what is written wins."""
-    bundle = PRESETS.get(str(values.get("preset")))
-    return values if bundle is None else {**_plain(bundle), **values}
+    return _frozen({**PRESETS.get(str(values.get("preset")), {}), **values})
 
 
-def _plain(value: Any) -> Any:
-    return {key: _plain(item) for key, item in value.items()} if isinstance(value, dict) else value
+def _frozen(value: Any) -> Any:
+    """Lists become tuples: what a validator hands on is no JSON any more, in which a list would do for one."""
+    if isinstance(value, dict):
+        return {key: _frozen(item) for key, item in value.items()}
+    return tuple(_frozen(item) for item in value) if isinstance(value, list) else value

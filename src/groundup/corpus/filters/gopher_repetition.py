@@ -140,7 +140,7 @@ def _top_share(words: Words, before: np.ndarray, runs: _Runs, spaces: int) -> np
     times[some] = best[some] >> 32
     place[some] = words.offsets[:-1][some] + 2**32 - 1 - (best[some] & (2**32 - 1))
     characters = before[np.minimum(place + size, len(words))] - before[place] + spaces
-    return np.minimum(share(characters * times, words.text_lengths), 1)
+    return np.asarray(np.minimum(share(characters * times, words.text_lengths), 1))
 
 
 def _duplicate_share(words: Words, before: np.ndarray, runs: _Runs, passing: np.ndarray, limit: float) -> np.ndarray:
