@@ -245,7 +245,7 @@ def main() -> int:
     parts = [part for part in options.parts.split(",") if part]
     if unknown := set(parts) - set(PARTS):
         parser.error(f"no part {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
-    size, files, copies, rounds = (48, 4, 4, 1) if options.quick else (140, 8, 8, 2)
+    size, files, copies, rounds = (48, 4, 6, 1) if options.quick else (140, 8, 20, 2)
     setting = Setting(options.megabytes or size, files, copies, rounds, options.workers)
     report = Report("corpus")
     folder = options.keep or bench_folder() / "runs"

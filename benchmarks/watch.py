@@ -45,8 +45,9 @@ def main(report: str, limit: str, *command: str) -> int:
             if not left:
                 break
             if now >= next_look:
+                used = time.process_time()
                 peak = _larger(peak, _memory())
-                took = time.monotonic() - now
+                took = time.process_time() - used
                 next_look = now + max(SAMPLE, took / SHARE)
             if now > deadline:
                 killed += _kill_descendants()

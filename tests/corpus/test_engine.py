@@ -79,7 +79,8 @@ def test_a_signal_stops_at_once_and_workers_end(number: signal.Signals) -> None:
         if __name__ == "__main__":
             try:
                 with stop_on_signals(), Engine(2) as engine:
-                    for each in engine.run(engine_tasks.perform, [{"number": n, "sleep": 30.0 * (n > 1)} for n in range(6)]):
+                    tasks = [{"number": n, "sleep": 30.0 * (n > 1)} for n in range(6)]
+                    for each in engine.run(engine_tasks.perform, tasks):
                         print(each["process"], flush=True)
             except Interrupted:
                 raise SystemExit(130)

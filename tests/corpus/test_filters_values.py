@@ -121,11 +121,11 @@ def test_order_and_presets() -> None:
     every = FiltersSection.model_validate(
         {name: {} for name in FiltersSection.model_fields if name not in ("bad_words", "classifier")}
     )
-    names = ["language", "length", "symbols", "gopher_repetition", "gopher_quality", "c4", "fineweb"]
+    names = ["language", "c4", "length", "symbols", "gopher_repetition", "gopher_quality", "fineweb"]
     assert [each.name for each in build_filters(every)] == names
     assert build_filters(FiltersSection()) == []
     web = CorpusSection.model_validate({"preset": "web"})
-    assert [each.name for each in build_filters(web.filters)] == [names[0], *names[3:]]
+    assert [each.name for each in build_filters(web.filters)] == [*names[:2], *names[4:]]
     code = CorpusSection.model_validate({"preset": "code"})
     assert code.filters.length is not None
     assert code.filters.length.max_line_characters == 1000

@@ -1,6 +1,7 @@
 """Character sets: real sentences written in the sets of their languages are told apart and come back."""
 
 import gzip
+import re
 from pathlib import Path
 
 import pytest
@@ -16,12 +17,12 @@ SETS = [
     ("sr", "cp1251", 1, 1), ("mk", "cp1251", 1, 1),
     ("ja", "cp932", 1, 1), ("ja", "euc_jp", 1, 1), ("ja", "iso2022_jp", 1, 1),
     ("zh", "gb18030", 1, 1), ("zh", "gbk", 1, 1), ("zh", "big5", 1, 1), ("ko", "euc_kr", 1, 1),
-    ("pl", "iso8859-2", 1, 1), ("pl", "cp1250", 1, 1), ("cs", "iso8859-2", 0.9, 1), ("cs", "cp1250", 0.9, 1),
+    ("pl", "iso8859-2", 0.95, 0.95), ("pl", "cp1250", 1, 1), ("cs", "iso8859-2", 0.9, 1), ("cs", "cp1250", 0.9, 1),
     ("hu", "iso8859-2", 1, 1), ("hu", "cp1250", 1, 1), ("sk", "cp1250", 1, 1), ("sl", "cp1250", 0.95, 1),
     ("hr", "cp1250", 1, 1), ("de", "cp1252", 1, 1), ("fr", "cp1252", 1, 1), ("pt", "cp1252", 1, 1),
     ("it", "cp1252", 1, 1), ("sv", "cp1252", 1, 1), ("fi", "cp1252", 1, 1), ("nb", "cp1252", 1, 1),
     ("da", "cp1252", 1, 1), ("ca", "cp1252", 0.95, 1), ("is", "cp1252", 0.75, 0.9), ("tr", "cp1254", 1, 1),
-    ("tr", "iso8859-9", 1, 1), ("el", "cp1253", 0.9, 0.9), ("el", "iso8859-7", 0.9, 0.8), ("he", "cp1255", 1, 1),
+    ("tr", "iso8859-9", 1, 1), ("el", "cp1253", 0.95, 1), ("el", "iso8859-7", 0.95, 0.9), ("he", "cp1255", 1, 1),
     ("ar", "cp1256", 1, 1), ("fa", "cp1256", 0.95, 1), ("lt", "cp1257", 1, 1), ("lv", "cp1257", 1, 1),
     ("th", "cp874", 1, 1), ("vi", "cp1258", 0.7, 1),
 ]  # fmt: skip
@@ -42,7 +43,7 @@ def test_sentences_come_back(language: str, charset: str, five: float, fifty: fl
             else:
                 wrong += 1
             assert decode(data, charset).text == data.decode(charset), "where it is declared, it is believed"
-        assert right + wrong >= 9
+        assert right + wrong >= 5
         assert right >= least * (right + wrong)
 
 
@@ -124,6 +125,21 @@ def test_one_damaged_character_in_a_thousand_costs_no_more() -> None:
     damaged = data[:1000] + b"\xff" + data[1000:]
     assert decode(damaged).encoding == "cp932"
     assert decode(damaged).text.count("\ufffd") <= 2
+
+
+MULTIBYTE = re.compile(rb"[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}")
+
+
+@given(
+    st.lists(st.sampled_from([b"a", b"\xff", b"\x80", b"\xc3", "é".encode(), "世".encode(), "\ufffd".encode()])).map(
+        b"".join
+    )
+)
+def test_damaged_utf8_is_told_by_its_sound_characters(data: bytes) -> None:
+    text = data.decode("utf-8", "replace")
+    bad = text.count("\ufffd") - data.count("\ufffd".encode())
+    if bad and not data.startswith((b"\xff\xfe", b"\xef\xbb\xbf")):
+        assert (decode(data).encoding == "utf-8-repaired") == (len(MULTIBYTE.findall(data)) > bad)
 
 
 def reference_looks_binary(data: bytes) -> bool:

@@ -58,7 +58,7 @@ def test_pages_of_a_dump(tmp_path: Path) -> None:
             page("Cöln", "#WEITERLEITUNG [[Köln]]"),
             page("Coeln", "egal", extra='<redirect title="Köln" />'),
             page("Modul", "return {}", model="Scribunto"),
-            page("Geschichte", "alt", "neuer", "am neuesten &amp; <br> <page>"),
+            page("Geschichte", "alt", "neuer", "am neuesten &amp; <br> &lt;page>"),
             page("Leer", ""),
         ),
     )
@@ -146,12 +146,13 @@ def test_other_xml_is_refused(data: bytes, tmp_path: Path) -> None:
         ("'''Bold''' and ''italic'' and '''''both'''''", "Bold and italic and both"),
         ("A [[link]], [[target|label]], [[dog]]s, [[:Category:X|all]]", "A link, label, dogs, all"),
         ("[[File:a.jpg|thumb|A [[caption]] with {{nowrap|x}}]]Text[[Category:Y]][[fr:Chat]]", "Text"),
-        ("[https://example.org label], [//example.org], https://example.org/x", "label, https://example.org/x"),
+        ("[https://example.org label] [//example.org] [mailto:a@b me] https://x.org/", "label me https://x.org/"),
         ("before{{cite web|url=x|title={{lang|de|y}}}}after", "beforeafter"),
         ("{{Infobox settlement\n| name = Köln\n| map = [[File:x.png]]\n}}\n'''Köln''' is", "Köln is"),
         ("{{convert|5|km|mi}} or {{cvt|3|to|4|ft|m}}", "5 km or 3 to 4 ft"),
         ("{{lang|fr|déjà vu}}, {{lang-de|Grüße}}, {{langx|la|et al.}}", "déjà vu, Grüße, et al."),
-        ("{{circa|1500}}, {{nihongo|Tokyo|東京|Tōkyō}}, 5{{nbsp}}kg, a{{snd}}b", "c. 1500, Tokyo (東京, Tōkyō), 5 kg, a – b"),
+        ("{{circa|1500}}, {{nihongo|Tokyo|東京|Tōkyō}}", "c. 1500, Tokyo (東京, Tōkyō)"),
+        ("5{{nbsp}}kg, a{{snd}}b", "5 kg, a – b"),
         ("{{nowrap|1=a = b}} {{formatnum:1234}}", "a = b 1234"),
         ("Text<ref>Note {{cite}}</ref> goes<ref name=x /> on.<ref name=\"y\">More</ref>", "Text goes on."),
         ("a <!-- hidden\n\n --> b<!-- never closed", "a b"),
@@ -160,7 +161,7 @@ def test_other_xml_is_refused(data: bytes, tmp_path: Path) -> None:
         ("<pre>\n{{code}}  <b>\n</pre>", "{{code}}  <b>"),
         ("&lt;tag&gt; &amp;amp; 5&nbsp;km &ndash; é", "<tag> &amp; 5 km – é"),
         ("{| class=wikitable\n! A !! B\n|-\n| 1 || {| nested\n| 2\n|}\n|}\nAfter", "After"),
-        ("* one\n* two\n** deeper\n# first\n: indented\n; term: text", "- one\n- two\n- deeper\n- first\nindented\nterm: text"),
+        ("* one\n** deeper\n# first\n: indented\n; term: text", "- one\n- deeper\n- first\nindented\nterm: text"),
         ("Intro\n== History ==\nText\n=== Early ===\n\n== References ==\n{{reflist}}\n", "Intro\n\nHistory\n\nText"),
         ("== A ==\n=== B ===\ntext", "A\n\nB\n\ntext"),
         ("__NOTOC__Text ----\n----\nmore", "Text ----\n\nmore"),
@@ -169,7 +170,7 @@ def test_other_xml_is_refused(data: bytes, tmp_path: Path) -> None:
         ("open {{cite web|title=x\nnext [[link", "open\nnext link"),
         ("[[a {{b]] c}} d", "a c d"),
         ("{| open\n| cell\nprose after", "prose after"),
-        ("}} ]] |} stray", "stray"),
+        ("}} ]]\n |} stray", "stray"),
         ("", ""),
     ],
 )  # fmt: skip
@@ -179,8 +180,9 @@ def test_wikitext(markup: str, text: str) -> None:
 
 pieces = st.sampled_from(
     ["{{", "}}", "[[", "]]", "{|", "|}", "|", "\n", "\n{|", "\n|}", "\n|", "<ref>", "</ref>", "<ref/>", "<!--", "-->",
-     "<nowiki>", "</nowiki>", "''", "'''", "==", "\n== ", " ==\n", "*", "[http://x ", "]", "-{", "}-", ":", ";", "&amp;",
-     "text", "é", "File:", "lang|de|", "<br>", "<math>", "__TOC__", "\x01", "(", ")", "=", "{", "}", "[", "<", ">"]
+     "<nowiki>", "</nowiki>", "''", "'''", "==", "\n== ", " ==\n", "*", "[http://x ", "]", "-{", "}-", ":", ";",
+     "&amp;", "text", "é", "File:", "lang|de|", "<br>", "<math>", "__TOC__", "\x01", "(", ")", "=", "{", "}", "[",
+     "<", ">"]
 )  # fmt: skip
 
 
@@ -194,7 +196,8 @@ def test_any_wikitext_gives_a_text(markup: str) -> None:
 
 @pytest.mark.parametrize(
     "piece",
-    ["{{", "[[", "{{a|", "[[a|", "<ref>", "<nowiki>", "<!--", "\n{|", "}}", "{{{", "'''", "[http://x ", "<", "-{", "(", "(;"]
+    ["{{", "[[", "{{a|", "[[a|", "<ref>", "<nowiki>", "<!--", "\n{|", "}}", "{{{", "'''", "[http://x ",
+     "<", "-{", " (", "(;", "=", "a {{"]
 )  # fmt: skip
 def test_time_is_linear_in_hostile_text(piece: str) -> None:
     def seconds(length: int) -> float:
@@ -203,5 +206,5 @@ def test_time_is_linear_in_hostile_text(piece: str) -> None:
         text_of_wikitext(markup, HIDDEN)
         return time.process_time() - begin
 
-    small = min(seconds(5_000) for _ in range(3))
-    assert seconds(50_000) < 40 * max(small, 0.005)
+    small = min(seconds(2_000) for _ in range(3))
+    assert seconds(20_000) < 40 * max(small, 0.005)

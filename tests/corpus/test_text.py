@@ -42,6 +42,7 @@ def test_utf8_comes_back(text: str) -> None:
 
 def test_normalise_values() -> None:
     assert normalise("\ufeff  e\u0301a\r\nb\rc\x00\u2028d\x07 \n") == "\u00e9a\nb\nc\nd"
+    assert normalise("a\vb\fc\x85d\u2029e \ufffc\ufff9f\ufffe") == "a\nb\nc\nd\ne f"
     assert normalise("\ud83d\ude00 \ud800") == "\U0001f600 \ufffd"
 
 

@@ -33,7 +33,7 @@ from groundup.recipe import (
 from groundup.recipe.docs import recipe_markdown
 from groundup.recipe.overrides import apply_overrides, parse_override
 
-NAMES = ("laptop", "own-text", "shakespeare", "smoke")
+NAMES = ("laptop", "own-text", "shakespeare", "smoke", "web")
 text = st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=20)
 counts = st.integers(1, 10**9)
 positive = st.floats(1e-9, 1e6, allow_subnormal=False)
@@ -215,3 +215,18 @@ def test_every_field_is_documented():
         walk(section)
     for section in (DpoSection, DataTable, EvaluateSection, OptimizerTable, ScheduleTable, Recipe):
         walk(section)
+
+
+def test_a_preset_is_added_to_key_by_key():
+    text = '[corpus]\nsources = ["a"]\npreset = "web"\n[corpus.filters.c4]\nmin_sentences = 3\n[corpus.dedup.lines]\n'
+    recipe = parse_recipe(text)
+    filters, dedup = recipe.corpus.filters, recipe.corpus.dedup
+    assert (filters.c4.min_sentences, filters.c4.terminal_punctuation) == (3, False)
+    assert filters.language.keep == ("en",)
+    assert filters.gopher_quality is not None
+    assert filters.length is None
+    assert dedup.lines is not None
+    assert dedup.near is not None
+    assert parse_recipe(dump_toml(recipe)) == recipe
+    with pytest.raises(RecipeError, match="preset"):
+        parse_recipe(text.replace('"web"', '"wed"'))

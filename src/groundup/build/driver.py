@@ -181,7 +181,6 @@ class _Maker:
         if self._stop():
             raise Interrupted(f"stopped by {self._stop.requested}")
 
-
     def _context(self, stage: Stage, out: Path) -> Context:
         """What the stage's adapter is given."""
         return Context(

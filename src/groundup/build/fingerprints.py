@@ -90,9 +90,7 @@ def external_paths(stage: Stage) -> list[Path]:
     return paths
 
 
-def _sought(
-    recipe: Recipe, section: CorpusSection, hash_file: Callable[[Path], dict[str, Any]]
-) -> dict[str, Any]:
+def _sought(recipe: Recipe, section: CorpusSection, hash_file: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
     """The tests that the corpus is searched for, where it is."""
     sought = recipe.sought_tasks(section)
     if sought is None:

@@ -13,7 +13,6 @@ import logging
 import re
 from collections.abc import Iterator
 from functools import cache
-from itertools import islice
 from typing import Any, Literal
 
 import numpy as np
@@ -25,8 +24,9 @@ from groundup.corpus.text import Decoded, codec_of, decode, is_wide
 
 LARGEST_PAGE = 32 * 2**20  # bytes; crawls cut pages at 1 to 5 MiB
 LARGEST_FOR_TRAFILATURA = 4 * 2**20  # characters; each million costs it half a second and 30 MB
+MOST_TAGS = 1_000_000
 DEEPEST = 4_000  # elements open at once; the time is as the square of the depth, here a quarter of a second
-MOST_REOPENED = 5_000_000  # unclosed formatting tags × tags: a parser opens each of those again in every block
+MOST_REOPENED = 1_000_000  # unclosed formatting × tags: each is opened again in every block, of 400 bytes each
 LONGEST_TAG = 2**16  # bytes up to ">" …
 MOST_ATTRIBUTES = 5_000  # … in which so many attributes may stand: each is compared with each
 _SUSPECT_TAGS, _SUSPECT_UNCLOSED = 20_000, 1_000  # pages with no more are not read tag by tag
@@ -46,17 +46,20 @@ _MARKUP = re.compile(
 _OTHER_XML = re.compile(r"\s*(?:<[?!][^>]*>\s*)*<(?:rss|feed|urlset|sitemapindex|rdf:RDF|svg|opml)[\s>]", re.I)
 _BINARY = ("image/", "audio/", "video/", "application/pdf", "application/zip", "application/gzip")
 
-_TAG = re.compile(rb"<(/?)([a-zA-Z][a-zA-Z0-9]*)")
-_NEVER_NESTED = frozenset(
-    b"area base br col embed hr img input link meta param source track wbr a p li dt dd tr td th thead tbody tfoot "
-    b"option optgroup html head body path rect circle line polygon polyline ellipse use stop".split()
-)
-_FORMATTING = frozenset(b"b big code em font i nobr s small strike strong tt u".split())
 
-_DIVISION = re.compile("<div", re.I)
-_PLAIN_PAGE = 50  # a page with no more <div> is a plain one; news pages have a hundred and more
-_BODY = re.compile(r"<body\b[^>]*>|</head>(?!\s*<body)", re.I)
-_LINK = re.compile(r"<a [^>]*>(.*?)</a>")
+def _numbers(names: str) -> list[int]:
+    """Names of elements as numbers, of eight letters each; what is no element ("<!--", "< ") has the number 0."""
+    return [int.from_bytes(name.encode()[:8], "little") for name in names.split()]
+
+
+_NEVER_NESTED = _numbers(
+    "area base br col embed hr img input link meta param source track wbr a p li dt dd tr td th thead tbody tfoot "
+    "option optgroup html head body path rect circle line polygon polyline ellipse use stop"
+) + [0]
+_FORMATTING = _numbers("b big code em font i nobr s small strike strong tt u")
+
+_PLAIN_PAGE = 50  # a page with fewer <div> is a plain one; those of newspapers have a hundred and more
+_LINK = re.compile(r"<a [^>]*>([^<]*)")
 _ELEMENT = re.compile(r"</?(?:a|p|h[1-6]|[uo]l|li|pre|br)\b[^>]*>")
 _PROGRAM = re.compile(r"(<pre>.*?</pre>)", re.S)
 _BLANK_LINES = re.compile(r"\n(?:[^\S\n]*\n){2,}")
@@ -80,9 +83,11 @@ def extract(raw: Raw, extractor: Literal["auto", "resiliparse", "trafilatura"]) 
     page, encoding = decode_page(raw.html, raw.charset)
     if not _MARKUP.search(page) or _OTHER_XML.match(page):
         return _refused(raw, "not_html")
-    if is_too_complex(page.encode("utf-8", "replace") if encoding.startswith("utf-16") else raw.html):
+    if is_too_complex(page.encode("utf-8", "replace") if encoding.startswith(("utf-16", "utf-32")) else raw.html):
         return _refused(raw, "page_too_complex")
     fast = raw.crawled if extractor == "auto" else extractor == "resiliparse"
+    if not fast:
+        _trafilatura()  # where it isn't installed, that is no fault of the page
     try:
         text = fast_text(page) or thorough_text(page) if fast else best_text(page)
     except Exception as error:  # noqa: BLE001  # whatever a library makes of one page must not end the run
@@ -119,10 +124,14 @@ def is_too_complex(data: bytes) -> bool:
 
     All tags are counted; only where they are many, or many more open than close, are they read one by one.
     """
-    characters = np.frombuffer(data, np.uint8)
+    characters = np.frombuffer(data + bytes(16), np.uint8)
     opened = np.flatnonzero(characters == ord("<"))
-    closing = np.count_nonzero(characters[np.minimum(opened + 1, len(data) - 1)] == ord("/"))
-    if (len(opened) > _SUSPECT_TAGS or len(opened) - 2 * closing > _SUSPECT_UNCLOSED) and _is_nested(data):
+    if len(opened) > MOST_TAGS:
+        return True
+    closing = characters[opened + 1] == ord("/")
+    unclosed = len(opened) - 2 * np.count_nonzero(closing)
+    many = len(opened) > _SUSPECT_TAGS or unclosed > _SUSPECT_UNCLOSED
+    if many and _is_nested(characters, opened, closing):
         return True
     for start in opened[np.diff(opened, append=len(data)) > LONGEST_TAG].tolist():
         end = data.find(b">", start)
@@ -132,21 +141,33 @@ def is_too_complex(data: bytes) -> bool:
     return False
 
 
-def _is_nested(data: bytes) -> bool:
-    """Whether more elements than `DEEPEST` are open at once, or formatting runs on through too many tags."""
-    depth = formatting = deepest = most = tags = 0
-    for slash, name in _TAG.findall(data):
-        name = name.lower()
-        tags += 1
-        if name in _NEVER_NESTED:
-            continue
-        step = -1 if slash else 1
-        depth = max(0, depth + step)
-        deepest = max(deepest, depth)
-        if name in _FORMATTING:
-            formatting = max(0, formatting + step)
-            most = max(most, formatting)
-    return deepest > DEEPEST or most * tags > MOST_REOPENED
+def _is_nested(characters: np.ndarray, opened: np.ndarray, closing: np.ndarray) -> bool:
+    """Whether more elements than `DEEPEST` are open at once, or formatting runs on through too many tags.
+
+    Args:
+        characters: uint8 [n + 16], the page and zeros.
+        opened: int64 [t], where each "<" stands; closing: bool [t], whether "/" follows it.
+    """
+    starts = opened + 1 + closing
+    letters = characters[starts[:, None] + np.arange(8)]
+    small = letters | 0x20
+    in_name = (small >= ord("a")) & (small <= ord("z")) | (letters >= ord("0")) & (letters <= ord("9"))
+    in_name = np.logical_and.accumulate(in_name, axis=1)
+    names = np.where(in_name, small, 0).view("<u8").ravel()  # the first eight letters, in lower case
+    nested = ~np.isin(names, _NEVER_NESTED)
+    reopened = 0
+    # Of formatting without attributes a parser opens only three of a kind again.
+    has_attributes = np.isin(characters[starts + in_name.sum(axis=1)], list(b" \t\n\f\r/"))
+    for name in _FORMATTING:
+        found = (names == name) & (closing | has_attributes)
+        reopened += _most_open(closing[found])
+    return _most_open(closing[nested]) > DEEPEST or reopened * len(opened) > MOST_REOPENED
+
+
+def _most_open(closing: np.ndarray) -> int:
+    """The greatest number of elements open at once, of tags that open or close one; bool [t]."""
+    level = np.cumsum(np.where(closing, -1, 1))
+    return int((level - np.minimum.accumulate(np.minimum(level, 0))).max(initial=0))
 
 
 def fast_text(page: str) -> str:
@@ -155,8 +176,8 @@ def fast_text(page: str) -> str:
     It takes a list close beneath the page's body for a menu. That holds for pages of a site's machinery; in a plain
     page the text itself stands there, so it is moved three elements down.
     """
-    if next(islice(_DIVISION.finditer(page), _PLAIN_PAGE, None), None) is None:
-        page = _BODY.sub(lambda body: body[0] + "<div><div><div>", page, count=1)
+    if len(page.split("<div", _PLAIN_PAGE)) <= _PLAIN_PAGE:
+        page = _moved_down(page)
     markup = extract_plain_text(
         page,
         preserve_formatting="minimal_html",  # tells links from text, and lists and programs from the rest
@@ -182,19 +203,30 @@ def fast_text(page: str) -> str:
     return text
 
 
+def _moved_down(page: str) -> str:
+    """The page with three elements more around all that stands in its body, where the page says where that begins."""
+    for tag in ("<body", "<BODY", "</head", "</HEAD"):
+        place = page.find(tag)
+        if place >= 0:
+            end = page.find(">", place) + 1
+            return page[:end] + "<div><div><div>" + page[end:] if end else page
+    return page
+
+
 def _without_menus(lines: list[str]) -> Iterator[str]:
     """Lines of minimal HTML, less runs of lines that hold short links and hardly anything else."""
     doubtful: list[str] = []
     links = characters = 0
     for line in lines:
-        text = _ELEMENT.sub("", line).strip()
-        found = _LINK.findall(line) if "<a " in line and "<h" not in line else ()
-        if found and sum(len(_ELEMENT.sub("", link).strip()) for link in found) > _MENU_SHARE * len(text):
-            links += len(found)
-            characters += len(text)
-        elif text:
-            yield from _judged(doubtful, links, characters)
-            doubtful, links, characters = [], 0, 0
+        if "<a " in line or doubtful:
+            text = _ELEMENT.sub("", line).strip()
+            found = [link.strip() for link in _LINK.findall(line)] if "<h" not in line else []
+            if found and sum(map(len, found)) > _MENU_SHARE * len(text):
+                links += len(found)
+                characters += len(text)
+            elif text:
+                yield from _judged(doubtful, links, characters)
+                doubtful, links, characters = [], 0, 0
         if links:
             doubtful.append(line)
         else:
@@ -216,38 +248,48 @@ def _lay_out(lines: Iterator[str], lists: list[int]) -> Iterator[str]:
     """
     mark = ""
     for line in lines:
-        for tag in _LIST.findall(line):
-            if tag.startswith("</"):
-                del lists[-1:]
-            else:
-                lists.append(0 if tag == "<ol>" else -1)
-        if "<li>" in line:
-            mark = "- "
-            if lists and lists[-1] >= 0:
-                lists[-1] += 1
-                mark = f"{lists[-1]}. "
-        text = _ELEMENT.sub("", line).strip(" ")
+        text, breaks = line, 0
+        if "<" in line:
+            for tag in _LIST.findall(line):
+                if tag.startswith("</"):
+                    del lists[-1:]
+                else:
+                    lists.append(0 if tag == "<ol>" else -1)
+            if "<li>" in line:
+                mark = _next_mark(lists)
+            text, breaks = _ELEMENT.sub("", line), line.count("<br>")
+        text = text.strip(" ")
         if "\t\t" in text:  # cells of a table
-            text = "\t".join(cell.strip() for cell in text.split("\t\t"))
+            text = "\t".join([cell.strip() for cell in text.split("\t\t")])
         if text and mark:
-            text = "  " * (len(lists) - 1) + mark + text
-            mark = ""
+            text, mark = "  " * (len(lists) - 1) + mark + text, ""
         yield text
-        if line.count("<br>") > 1:
+        if breaks > 1:
             yield ""
+
+
+def _next_mark(lists: list[int]) -> str:
+    """What stands before the next item of the innermost list."""
+    if not lists or lists[-1] < 0:
+        return "- "
+    lists[-1] += 1
+    return f"{lists[-1]}. "
 
 
 def best_text(page: str) -> str:
     """trafilatura's main text; Resiliparse's where that is more than twice as long."""
     fast = fast_text(page)
-    thorough = thorough_text(page) if len(page) <= LARGEST_FOR_TRAFILATURA else ""
+    thorough = thorough_text(page)
     return thorough if len(thorough) >= _HALF * len(fast) else fast
 
 
 def thorough_text(page: str) -> str:
-    """trafilatura's main text; "" where it finds none or fails."""
+    """trafilatura's main text; "" where it finds none or fails, or the page is too large for it."""
+    if len(page) > LARGEST_FOR_TRAFILATURA:
+        return ""
+    trafilatura = _trafilatura()
     try:
-        found = _trafilatura().bare_extraction(page, fast=True, include_comments=False, with_metadata=False)
+        found = trafilatura.bare_extraction(page, fast=True, include_comments=False, with_metadata=False)
         return "" if found is None else "\n\n".join(_blocks(found.body)).strip()
     except Exception:  # noqa: BLE001  # it is Python from end to end, and pages are of any kind
         return ""

@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 from resiliparse.parse.encoding import detect_encoding, map_encoding_to_html5
 
-_MULTIBYTE = re.compile(rb"[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}")
 _NEWLINES = re.compile("[\r\v\f\x85\u2028\u2029]")
 # Control characters other than tab and newline, the byte order mark, what stands for objects and annotations, and
 # Unicode's "not a character" code points.
@@ -18,10 +17,11 @@ _PARAGRAPH = re.compile(r"\n[ \t]*\n\s*")
 _SENTENCE = re.compile(r"\n|(?<=[.!?。！？])\s+")
 _SPACE = re.compile(r"\s+")
 _CONTROL_BYTES = bytes(set(range(32)) - set(b"\t\n\v\f\r\x1b"))
+_HIGH_BYTES = bytes(range(128, 256))
 _HIGH = re.compile(rb"[\x80-\xff]")
 # What may be asked of Python's `codecs`, which also knows "rot13", "hex", "idna" and "unicode_escape".
 _CHARSET = re.compile(
-    "(utf-?(8|16|32)|iso-?8859|cp[0-9]|windows-?12|koi8|big5|gb|euc|shift|mac|tis|hz|iso-?2022|johab|ascii).*"
+    r"(utf-?(8|16|32)|iso-?8859|cp[0-9]|windows-?12|koi8|big5|gb|euc|shift|mac|tis|hz|iso-?2022|johab|ascii)[\w.:-]*"
 )
 _SUPERSETS = {
     "ascii": "cp1252", "iso8859-1": "cp1252", "iso8859-9": "cp1254", "iso8859-13": "cp1257", "iso8859-11": "cp874",
@@ -29,11 +29,18 @@ _SUPERSETS = {
     "gb2312": "gb18030", "gbk": "gb18030", "big5": "big5hkscs", "utf-16": "utf-16-le", "utf-32": "utf-32-le",
 }  # fmt: skip
 _MULTI_BYTE = frozenset(("cp932", "euc_jp", "iso2022_jp", "gb18030", "hz", "big5hkscs", "cp949"))
-_FOREIGN = frozenset(  # letters other than Latin ones
+_BELIEVED = _MULTI_BYTE | frozenset(
     ("cp1251", "koi8-u", "iso8859-5", "cp866", "cp1253", "iso8859-7", "cp1255", "iso8859-8", "cp1256", "iso8859-6",
-     "cp874")
-) | _MULTI_BYTE  # fmt: skip
-_LATIN = frozenset(("cp1250", "iso8859-2", "iso8859-16", "cp1254", "cp1257", "cp1258"))
+     "cp874", "cp1250", "iso8859-2", "iso8859-16", "cp1254", "cp1257", "cp1258")
+)  # fmt: skip
+# Sets that agree in most letters. Windows's use codes that are controls in ISO's. Of the Greek ones, one has "Ά" before
+# a letter, or "µ", where the other has an apostrophe after a letter and a lone accent.
+_WINDOWS = {"iso8859-2": "cp1250", "iso8859-6": "cp1256", "iso8859-7": "cp1253", "iso8859-8": "cp1255"}
+_C1 = re.compile(rb"[\x80-\x9f]")
+_GREEK = re.compile(
+    rb"(?P<cp1253>(?<![\xb8-\xfe])\xa2(?=[\xdc-\xfe])|\xb5(?=[\xdc-\xfe]))"
+    rb"|(?P<iso8859_7>(?<![\xb8-\xfe])\xb6(?=[\xdc-\xfe])|(?<=[\xc1-\xfe])\xa2)"
+)
 _EVIDENCE = 4  # bytes beyond ASCII that a guess at the character set needs
 _SAMPLE = 128 * 2**10  # bytes looked at to tell a character set
 _WIDE_MARKS = ((codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"),
@@ -87,8 +94,9 @@ def decode(data: bytes, declared: str | None = None, *, begins: bool = True) -> 
     except UnicodeDecodeError:
         pass
     repaired = data.decode("utf-8", "replace")
-    bad = repaired.count("\ufffd") - data.count("\ufffd".encode())
-    if len(_MULTIBYTE.findall(data)) > bad:
+    replaced, own = repaired.count("\ufffd"), data.count("\ufffd".encode())
+    sound = len(repaired) - replaced + own - (len(data) - _high_bytes(data))  # characters of several bytes
+    if sound > replaced - own:
         return Decoded(repaired, "utf-8-repaired")
     return (
         _decode_as(data, codec)
@@ -104,7 +112,9 @@ def codec_of(charset: str | None) -> str | None:
     As browsers do, and the WHATWG's Encoding Standard prescribes, a set stands for the superset that its users
     mean: Latin-1 for Windows-1252, GB2312 for GB18030, Shift JIS for Windows-31J.
     """
-    label = (charset or "").strip(" \t\"'").lower()
+    if not charset:
+        return None
+    label = charset.strip(" \t\"'").lower()
     name = map_encoding_to_html5(label, fallback_utf8=False) or label
     if not _CHARSET.fullmatch(name):
         return None
@@ -128,8 +138,16 @@ def legacy_encoding(data: bytes) -> str | None:
     start = data.rfind(b"\n", 0, first.start()) + 1
     sample = data[max(start, first.start() - 1024) :][:_SAMPLE]
     name = codec_of(detect_encoding(sample, html5_compatible=False))
-    believed = name in _FOREIGN or name in _LATIN
-    return name if believed and len(_HIGH.findall(sample)) >= _EVIDENCE else None
+    if name not in _BELIEVED or _high_bytes(sample) < _EVIDENCE:
+        return None
+    if name in ("cp1253", "iso8859-7") and (greek := _GREEK.search(sample)):
+        return "cp1253" if greek["cp1253"] else "iso8859-7"
+    return _WINDOWS.get(name, name) if _C1.search(sample) else name
+
+
+def _high_bytes(data: bytes) -> int:
+    """How many bytes are not ASCII."""
+    return len(data) - len(data.translate(None, _HIGH_BYTES))
 
 
 def _decode_as(data: bytes, name: str | None) -> Decoded | None:

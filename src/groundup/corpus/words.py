@@ -21,13 +21,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
 from groundup.corpus.characters import ALONE, ALPHABETIC, IN_WORD, SPACE, Characters, find_characters
-from groundup.corpus.spans import hash_spans, ngram_hashes, places_in
+from groundup.corpus.spans import hash_spans, places_in
 from groundup.corpus.wordbreaks import mark_alone, mark_punctuation
 
 
@@ -135,21 +134,6 @@ class Words:
         return taken
 
 
-class Ngrams(NamedTuple):
-    """The runs of n words that lie within one text, m in all.
-
-    Args:
-        hashes: uint64 [m].
-        documents: int64 [m], the number of the text.
-        starts, ends: int64 [m], where the run stands in its text, in bytes of UTF-8.
-    """
-
-    hashes: np.ndarray
-    documents: np.ndarray
-    starts: np.ndarray
-    ends: np.ndarray
-
-
 def find_words(texts: pa.LargeStringArray) -> Words:
     """The words of `texts`, large_string [n] without nulls."""
     source = find_characters(texts)
@@ -164,18 +148,6 @@ def normalised_words(texts: pa.LargeStringArray) -> Words:
     """
     source = find_characters(texts).lower
     return _words(source, IN_WORD[source.kinds], punctuation=False)
-
-
-def word_ngram_hashes(words: Words, n: int) -> Ngrams:
-    """All runs of `n` words, none across two texts; equal runs have equal hashes in every batch.
-
-    Give it `normalised_words` to compare texts without their case and punctuation.
-    """
-    first = ngram_places(words, n)
-    documents = words.documents[first]
-    origin = words.text_starts[documents]
-    hashes = ngram_hashes(words.hashes, first, n)
-    return Ngrams(hashes, documents, words.starts[first] - origin, words.ends[first + n - 1] - origin)
 
 
 def ngram_places(words: Words, n: int) -> np.ndarray:

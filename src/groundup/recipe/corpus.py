@@ -24,12 +24,13 @@ class SourceTable(Section):
         min_length=1,
         description="A file, folder, glob or URL (`https://`, `s3://`, `gs://`, `hf://`); a crawl, as "
         "`commoncrawl:CC-MAIN-2024-10` (its pages) or `commoncrawl:CC-MAIN-2024-10/wet` (its plain texts); or "
-        "`builtin:storyworld`, `builtin:storyworld-chats` (conversations, each learned whole in the chat format) or `builtin:python-docs`. Relative paths start at the working directory.",
+        "`builtin:storyworld`, `builtin:storyworld-chats` (conversations, each learned whole in the chat format) or "
+        "`builtin:python-docs`. Relative paths start at the working directory.",
     )
     format: Format = Field(
         default="auto",
-        description="How files are read: `auto` goes by their names (.txt .md .rst .html .jsonl .csv .parquet .warc .wet "
-        ".arc .xml, each plain or .gz .zst .bz2 .xz). `code` takes the programs of a repository.",
+        description="How files are read: `auto` goes by their names (.txt .md .rst .html .jsonl .json .csv .tsv "
+        ".parquet .warc .wet .arc .xml, each plain or .gz .zst .bz2 .xz). `code` takes the programs of a repository.",
     )
     extensions: tuple[str, ...] = Field(
         default=(),
@@ -78,8 +79,8 @@ class CorpusSection(Section):
     )
     preset: Literal["web", "books", "code"] | None = Field(
         default=None,
-        description="A bundle of filters and deduplication for one kind of text, used where this section names none "
-        "of its own. Absent: extraction, repair and exact deduplication only.",
+        description="A bundle of filters and deduplication for one kind of text; what this section writes itself is "
+        "added to it. Absent: extraction, repair and exact deduplication only.",
     )
     extractor: Literal["auto", "resiliparse", "trafilatura"] = Field(
         default="auto",

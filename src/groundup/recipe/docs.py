@@ -12,6 +12,7 @@ from pydantic_core import PydanticUndefined
 
 from groundup.recipe.corpus import SourceTable
 from groundup.recipe.load import builtin_recipes
+from groundup.recipe.presets import PRESETS
 from groundup.recipe.recipe import Recipe
 from groundup.recipe.sft import DataTable
 from groundup.recipe.training import OptimizerTable, ScheduleTable
@@ -44,9 +45,34 @@ def recipe_markdown() -> str:
         parts.append(f"## `[{name}]`\n\n{field.description}\n")
         if len(sections) == 1:
             parts.append(f"{sections[0].__doc__}\n\n{_table(sections[0])}")
+            parts += _nested(name, sections[0])
+        if name == "corpus":
+            parts.append(_presets())
     for title, model in _TABLES:
         parts.append(f"## {title}\n\n{model.__doc__}\n\n{_table(model)}")
     return "\n".join(parts)
+
+
+def _nested(path: str, model: type[BaseModel]) -> list[str]:
+    """The tables within a section, but those that many sections share."""
+    shared = [table for _, table in _TABLES]
+    parts = []
+    for name, field in model.model_fields.items():
+        for part in _alternatives(field.annotation):
+            if _is_model(part) and part not in shared:
+                parts.append(f"### `[{path}.{name}]`\n\n{part.__doc__}\n\n{_table(part)}")
+                parts += _nested(f"{path}.{name}", part)
+    return parts
+
+
+def _presets() -> str:
+    """What the presets of the corpus stand for."""
+    import tomli_w
+
+    text = "### The presets\n\nWhat the recipe writes itself is added, and wins where both say something.\n"
+    for name, tables in PRESETS.items():
+        text += f'\n`preset = "{name}"` stands for\n\n```toml\n{tomli_w.dumps({"corpus": tables})}```\n'
+    return text
 
 
 def _table(model: type[BaseModel]) -> str:

@@ -199,15 +199,15 @@ class BadWordsSection(Section):
 class FiltersSection(Section):
     """Each filter is on where it is named; an empty table takes its thresholds from the papers.
 
-    They work in the order in which they stand here.
+    They work in the order in which they stand here: first the one that edits, so that the others judge what stays.
     """
 
     language: LanguageSection | None = Field(default=None, description="Which languages are kept.")
+    c4: C4Section | None = Field(default=None, description="Lines that are no sentences, and code.")
     length: LengthSection | None = Field(default=None, description="How short and how long documents may be.")
     symbols: SymbolsSection | None = Field(default=None, description="Figures, capitals, symbols and addresses.")
     gopher_repetition: GopherRepetitionSection | None = Field(default=None, description="Text that repeats itself.")
     gopher_quality: GopherQualitySection | None = Field(default=None, description="Text unlike running text.")
-    c4: C4Section | None = Field(default=None, description="Lines that are no sentences, and code.")
     fineweb: FineWebSection | None = Field(default=None, description="Lists and fragments.")
     bad_words: BadWordsSection | None = Field(default=None, description="Words on lists.")
     classifier: ClassifierSection | None = Field(default=None, description="Text unlike good examples.")

@@ -10,7 +10,7 @@ PRESETS: dict[str, dict[str, Any]] = {
             "language": {"keep": ["en"]},
             "gopher_repetition": {},
             "gopher_quality": {},
-            "c4": {},
+            "c4": {"terminal_punctuation": False},  # it costs 30 % of the tokens and gains little: FineWeb, section 3.5
             "fineweb": {},
         },
         "personal_data": {},
@@ -29,8 +29,16 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 def with_preset(values: dict[str, Any]) -> Any:
-    """The section's written values with those of its preset beneath, table by table; what is written wins."""
-    return _frozen({**PRESETS.get(str(values.get("preset")), {}), **values})
+    """The section's written values with those of its preset beneath, key by key; what is written wins."""
+    return _frozen(_merged(PRESETS.get(str(values.get("preset")), {}), values))
+
+
+def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    merged = {**below, **above}
+    for key, value in below.items():
+        if isinstance(value, dict) and isinstance(above.get(key), dict):
+            merged[key] = _merged(value, above[key])
+    return merged
 
 
 def _frozen(value: Any) -> Any:

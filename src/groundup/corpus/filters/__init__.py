@@ -23,11 +23,11 @@ def build_filters(section: FiltersSection) -> list[Filter]:
     """
     kinds = {
         "language": LanguageFilter,
+        "c4": C4Filter,
         "length": LengthFilter,
         "symbols": SymbolsFilter,
         "gopher_repetition": GopherRepetitionFilter,
         "gopher_quality": GopherQualityFilter,
-        "c4": C4Filter,
         "fineweb": FineWebFilter,
         "bad_words": BadWordsFilter,
     }

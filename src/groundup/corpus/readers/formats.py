@@ -41,11 +41,6 @@ def is_wat_file(name: str) -> bool:
     return _suffixes(name)[0] == ".wat"
 
 
-def is_packed(name: str) -> bool:
-    """Whether the name is of a compressed file."""
-    return bool(_suffixes(name)[1])
-
-
 def delimiter_of(name: str) -> str:
     """What separates the fields of a table by its name: a tab for .tsv, else a comma."""
     return "\t" if _suffixes(name)[0] == ".tsv" else ","
@@ -53,8 +48,8 @@ def delimiter_of(name: str) -> str:
 
 def _suffixes(name: str) -> tuple[str, str]:
     """(suffix that tells the format, suffix that tells the compression), in lower case, "" where there is none."""
-    if "://" in name:
-        name = urlsplit(name).path or name  # without "?download=true"
+    if name.startswith(("http://", "https://")):
+        name = urlsplit(name).path  # without "?download=true"
     root, last = posixpath.splitext(name.lower())
     packed = last if last in COMPRESSIONS else ""
     if packed:

@@ -39,13 +39,15 @@ def parse_headers(lines: bytes) -> dict[bytes, bytes]:
     headers: dict[bytes, bytes] = {}
     last = b""
     for line in lines.split(b"\n"):
-        if line[:1] in b" \t" and line.strip() and last:  # a long value goes on on the next line
-            headers[last] += b" " + line.strip()
+        if line.startswith((b" ", b"\t")):  # a long value goes on
+            if last:
+                headers[last] = b" ".join((headers[last], line.strip()))
             continue
         name, colon, value = line.partition(b":")
-        if colon:
-            last = name.strip().lower()
-            headers.setdefault(last, value.strip())
+        name = name.strip().lower()
+        last = name if colon and name not in headers else b""
+        if last:
+            headers[last] = value.strip()
     return headers
 
 

@@ -78,7 +78,7 @@ def read_values(stream: Readable) -> Values:
         number += 1
         data = finder.take_value()
         if data is None:
-            yield number, b"", Parsed(None, "", "line_too_long")
+            yield number, b"", Parsed(None, "", "record_too_long")
             continue
         parsed = parse(data)
         if not (parsed.reason and finder.torn and finder.damage):  # else the damage stands for it

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -25,7 +26,7 @@ def parquet_row_groups(path: str) -> list[int]:
         with open_stream(path, 0) as stream:
             if stream.compressed:
                 return []
-        with random_access(path, 0) as file, pq.ParquetFile(file) as table:
+        with random_access(path, 0) as file, pq.ParquetFile(_source(file)) as table:
             groups = (table.metadata.row_group(group) for group in range(table.metadata.num_row_groups))
             return [group.total_byte_size for group in groups]
     except (UnreadableError, *_DAMAGE):
@@ -40,7 +41,7 @@ def read_parquet(part: Part, options: ReaderOptions) -> Found:
     """
     with random_access(part.path, options.unpacked_limit) as file:
         try:
-            table = pq.ParquetFile(file)
+            table = pq.ParquetFile(_source(file))
         except _DAMAGE as error:
             yield refused("damaged_archive", part.path, 0, f"no sound Parquet file: {error}")
             return
@@ -48,9 +49,14 @@ def read_parquet(part: Part, options: ReaderOptions) -> Found:
             yield from _read_groups(table, part, options)
 
 
+def _source(file: Any) -> Any:
+    """What pyarrow can open; it takes names that are no UTF-8 as bytes only."""
+    return pa.OSFile(os.fsencode(file)) if isinstance(file, str) else file
+
+
 def _read_groups(table: pq.ParquetFile, part: Part, options: ReaderOptions) -> Found:
     schema = table.schema_arrow
-    names = [options.text_field, "messages", options.url_field, "language", "licence"]
+    names = [options.text_field, "messages", options.url_field, "language", "licence", "license"]
     columns = [name for name in dict.fromkeys(names) if schema.names.count(name) == 1]
     missing = _missing_text(schema, options.text_field)
     if missing and "messages" not in columns:
@@ -58,8 +64,9 @@ def _read_groups(table: pq.ParquetFile, part: Part, options: ReaderOptions) -> F
         return
     metadata = table.metadata
     left = options.unpacked_limit
-    row = sum(metadata.row_group(group).num_rows for group in range(part.start))
-    for group in range(part.start, metadata.num_row_groups if part.stop is None else part.stop):
+    stop = metadata.num_row_groups if part.stop is None else min(part.stop, metadata.num_row_groups)
+    row = sum(metadata.row_group(group).num_rows for group in range(min(part.start, stop)))
+    for group in range(part.start, stop):
         number = row
         row += metadata.row_group(group).num_rows
         try:
@@ -101,8 +108,9 @@ def _documents(batch: pa.RecordBatch, options: ReaderOptions, file: str, number:
         return _values(batch.column(name)) if name in batch.schema.names else [None] * len(batch)
 
     texts, chats = values(options.text_field), values("messages")
-    others = zip(*(values(name) for name in (options.url_field, "language", "licence")), strict=True)
-    for text, messages, (url, language, licence) in zip(texts, chats, others, strict=True):
+    licence = "licence" if "licence" in batch.schema.names else "license"
+    others = zip(*(values(name) for name in (options.url_field, "language", licence)), strict=True)
+    for text, messages, (url, language, terms) in zip(texts, chats, others, strict=True):
         number += 1
         chat = chat_of(messages) if messages else None
         encoding = "utf-8"
@@ -119,7 +127,7 @@ def _documents(batch: pa.RecordBatch, options: ReaderOptions, file: str, number:
             number,
             _string(url),
             _string(language),
-            _string(licence),
+            _string(terms),
             messages=chat,
             encoding=encoding,
         )

@@ -82,7 +82,11 @@ def document(value: Any, options: ReaderOptions, file: str, number: int, encodin
         if messages:
             return "broken_messages"
         return "text_field_is_no_string" if options.text_field in value else "no_text_field"
-    url, language, licence = value.get(options.url_field), value.get("language"), value.get("licence")
+    url, language, licence = (
+        value.get(options.url_field),
+        value.get("language"),
+        value.get("licence", value.get("license")),
+    )
     return Raw(
         text,
         file,

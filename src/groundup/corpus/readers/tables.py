@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 from collections import deque
 from collections.abc import Iterator
@@ -91,9 +92,10 @@ def _header(lines: _Lines, delimiter: str, text_field: str) -> tuple[list[str], 
     if first is None:
         return [], delimiter
     for each in (delimiter, *_DELIMITERS):
-        names = [name.strip() for name in next(csv.reader([first], delimiter=each))]
-        if text_field in names:
-            return names, each
+        with contextlib.suppress(csv.Error):  # a carriage return within the line
+            names = [name.strip() for name in next(csv.reader([first], delimiter=each))]
+            if text_field in names:
+                return names, each
     return [first.strip()], delimiter
 
 

@@ -21,17 +21,17 @@ _LITERAL = frozenset(("nowiki", "pre", "source", "syntaxhighlight", "math"))
 _BREAKS = frozenset(("br", "p", "div", "li", "ul", "ol", "dl", "dd", "dt", "blockquote", "center", "hr", "poem", "tr"))
 _TOKEN = re.compile(r"\{\{|\}\}|\[\[|\]\]|^[ \t:]*\{\||^[ \t]*\|\}(?!\})", re.MULTILINE)
 _CLOSES = {"}}": "{{", "]]": "[[", "|}": "{|"}
-_EXTERNAL = re.compile(r"\[(?:https?:|ftp:|mailto:)?//[^\s\]]+[ \t]*([^\]\n]*)\]|\[mailto:[^\s\]]+[ \t]*([^\]\n]*)\]")
+_EXTERNAL = re.compile(r"\[(?:(?:https?:|ftp:)?//|mailto:)[^\s\[\]]+[ \t]*([^\[\]\n]*)\]")
 _QUOTES = re.compile(r"'{2,5}")
 _MAGIC = re.compile(r"__[A-Z]{3,}__")
 _VARIANT = re.compile(r"-\{([^{}]*)\}-")
-_HEADING = re.compile(r"(={1,6})[ \t]*(.*?[^=\s].*?)[ \t]*\1[ \t]*\Z")
 _LIST = re.compile(r"([*#:;]+)[ \t]*")
 _EMPTY_BRACKETS = re.compile(r"[ \t](?:\([\s,;:/–—-]*\)|\[\s*\])")
 _TORN_BRACKET = re.compile(r"\([ \t]*[,;][ \t]*")
 _SPACES = re.compile(r"[ \t\xa0]+")
 _SPACE_BEFORE = re.compile(r" ([,.;:!?)])(?=\s|\Z)")
 _INTERLANGUAGE = re.compile(r"[a-z]{2,3}(?:-[a-z]+)*:")
+_DEEPEST = 100  # brackets open at a time; MediaWiki allows 40 templates within each other
 _SAVED = re.compile("\x01(\\d+)\x02")
 
 
@@ -39,13 +39,13 @@ def text_of_wikitext(markup: str, hidden: frozenset[str]) -> str:
     """The prose of a page.
 
     Args:
-        markup: wikitext; control characters, which XML excludes, are used here as marks.
+        markup: wikitext.
         hidden: what links that are not shown as text begin with, in lower case: "file", "category", …
     """
     saved: list[str] = []
-    text = _remove_elements(_COMMENT.sub("", markup), saved)
+    text = _remove_elements(_COMMENT.sub("", markup.replace("\x01", "")), saved)
     text = _resolve(text, hidden)
-    text = _EXTERNAL.sub(lambda link: link.group(1) or link.group(2) or "", text)
+    text = _EXTERNAL.sub(r"\1", text)
     text = _VARIANT.sub(_first_variant, text)
     text = _MAGIC.sub("", _QUOTES.sub("", text))
     text = _TAG.sub(lambda tag: "\n" if tag.group(2).lower() in _BREAKS else "", text)
@@ -101,8 +101,9 @@ def _resolve(text: str, hidden: frozenset[str]) -> str:
         mark = token.group().lstrip(" \t:")
         opening = _CLOSES.get(mark)
         if opening is None:
-            stack.append(_Open(mark))
-            depth[mark] += 1
+            if len(stack) <= _DEEPEST:
+                stack.append(_Open(mark))
+                depth[mark] += 1
         elif depth[opening]:
             while stack[-1].mark != opening:
                 depth[stack[-1].mark] -= 1
@@ -221,12 +222,11 @@ def _lines(text: str) -> list[str]:
     lines: list[str] = []
     headings: list[tuple[int, str]] = []  # level and text of those that wait for something under them
     for raw in text.split("\n"):
-        heading = _HEADING.match(raw.strip())
-        if heading:
-            level = len(heading.group(1))
+        level, title = _heading(raw.strip())
+        if level:
             while headings and headings[-1][0] >= level:
                 headings.pop()
-            headings.append((level, _tidy(heading.group(2))))
+            headings.append((level, _tidy(title)))
             continue
         line = _shown(raw)
         if line and headings:
@@ -235,6 +235,13 @@ def _lines(text: str) -> list[str]:
             headings.clear()
         lines.append(line)
     return lines
+
+
+def _heading(line: str) -> tuple[int, str]:
+    """Level from 1 and text of a heading; 0 for another line."""
+    level = min(len(line) - len(line.lstrip("=")), len(line) - len(line.rstrip("=")), 6)
+    title = line[level : len(line) - level].strip() if level else ""
+    return (level, title) if title.strip("=") else (0, "")
 
 
 def _shown(line: str) -> str:
