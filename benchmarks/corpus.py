@@ -41,7 +41,7 @@ from common import (
     say,
 )
 
-FILTERS = {"gopher_repetition": {}, "gopher_quality": {}, "fineweb": {}}
+FILTERS: dict[str, Any] = {"gopher_repetition": {}, "gopher_quality": {}, "fineweb": {}}
 NEAR = {"bands": 14, "rows": 8, "ngram": 5}
 # The recipe's [corpus] of each part but for the sources. datatrove has no exact deduplication beside MinHash, and
 # knows e-mail and IP addresses only.
@@ -82,6 +82,8 @@ class Bench:
         self.report, self.setting, self.folder, self.keep = report, setting, folder, keep
 
     def part(self, name: str) -> None:
+        """One part, if there is something to compare with."""
+        peer_python("datatrove")
         if name == "warc":
             self._warc()
         elif name == "neardup":
@@ -123,6 +125,8 @@ class Bench:
         for path in (self.folder / f"{part}-theirs").rglob("*.parquet"):
             kept["theirs"][[int(each) for each in pq.read_table(path, columns=["id"])["id"].to_pylist()]] = True
         for side, runs in costs.items():
+            if not kept[side].any():
+                raise FailedError(f"{side}: none of {count} documents was kept")
             self.report.rows.append(cost_row(part, side, runs, size / 1e6, documents=count, kept=int(kept[side].sum())))
         self._finish(part, costs)
         return kept
@@ -248,10 +252,10 @@ def main() -> int:
     size, files, copies, rounds = (48, 4, 6, 1) if options.quick else (140, 8, 20, 2)
     setting = Setting(options.megabytes or size, files, copies, rounds, options.workers)
     report = Report("corpus")
-    folder = options.keep or bench_folder() / "runs"
+    folder = (options.keep or bench_folder() / "runs").resolve()
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
-        bench = Bench(report, setting, options.keep or Path(temporary), options.keep is not None)
+        bench = Bench(report, setting, folder if options.keep else Path(temporary), options.keep is not None)
         for part in parts:
             report.run(part, _bound(bench.part, part))
         if options.memory:

@@ -120,7 +120,7 @@ def test_what_was_off_is_not_mentioned(tmp_path):
 def test_a_policy_is_the_recipes_with_what_its_rules_refused(whole):
     _, content = whole
     by_name = {filter_["name"]: filter_ for filter_ in content["policy"]}
-    order = "language length symbols gopher_repetition gopher_quality c4 fineweb bad_words classifier"
+    order = "language c4 length symbols gopher_repetition gopher_quality fineweb bad_words classifier"
     assert list(by_name) == order.split()
     words = next(setting for setting in by_name["gopher_quality"]["settings"] if setting["name"] == "min_words")
     assert (words["value"], words["documents"]) == ("40", 12)

@@ -85,7 +85,7 @@ def test_folder(folder: Path, tmp_path: Path) -> None:
     assert steps["extracted"] == steps["read"] - 7
     assert steps["cleaned"] == steps["extracted"] - 1  # the empty one
     assert steps["exact_duplicates"] == steps["cleaned"] - 1
-    assert steps["kept"] < steps["train"] + steps["validation"]  # the long one is cut into passages
+    assert steps["kept"] == steps["train"] + steps["validation"] == len(found)
     assert steps["read"] == steps["kept"] + sum(counts.values())
     assert metrics["train_documents"] == len(texts(out))
     assert metrics["rejected"] == 9

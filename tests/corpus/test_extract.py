@@ -111,9 +111,7 @@ def readability(real_data: Path) -> list[tuple[bytes, str]]:
         ("trafilatura", 5, (0.93, 0.90, 0.91)),
     ],
 )
-def test_main_text_of_real_pages(
-    real_data: Path, extractor: str, step: int, least: tuple[float, ...], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_main_text_of_real_pages(real_data: Path, extractor: str, step: int, least: tuple[float, ...]) -> None:
     """On the 130 pages of Mozilla's Readability, compared with the text of what it should extract.
 
     Measured: resiliparse .937 / .966 / .947 (precision, recall, F1), trafilatura .969 / .941 / .949. The bounds lie
@@ -128,8 +126,7 @@ def test_main_text_of_real_pages(
     assert all(texts)
     scores = [score(text, expected) for text, (_, expected) in zip(texts, pages, strict=True)]
     means = [sum(column) / len(scores) for column in zip(*scores, strict=True)]
-    with capsys.disabled():
-        print(f"\n{extractor}: P {means[0]:.3f} R {means[1]:.3f} F1 {means[2]:.3f}, {len(pages) / seconds:.0f} pages/s")
+    print(f"{extractor}: P {means[0]:.3f} R {means[1]:.3f} F1 {means[2]:.3f}, {len(pages) / seconds:.0f} pages/s")
     assert all(mean >= bound for mean, bound in zip(means, least, strict=True)), means
 
 

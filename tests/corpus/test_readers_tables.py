@@ -9,6 +9,7 @@ import random
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -217,6 +218,15 @@ def test_names_that_are_no_utf8(tmp_path: Path) -> None:
     assert len(parquet_row_groups(name)) == 1
     (found,) = read_part(Part(name, "parquet", 0), OPTIONS)
     assert found == Raw("one", name, 1, licence="MIT", encoding="utf-8")
+
+
+def test_parquet_behind_a_url(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"text": ["one", "two"]}), tmp_path / "a.parquet", row_group_size=1)
+    fsspec.filesystem("memory").pipe("/a.parquet", (tmp_path / "a.parquet").read_bytes())
+    assert len(parquet_row_groups("memory://a.parquet")) == 2
+    assert texts_of(list(read_part(Part("memory://a.parquet", "parquet", 0, 1, 2), OPTIONS))) == ["two"]
+    gone = list(read_part(Part("memory://gone.parquet", "parquet", 0), OPTIONS))
+    assert refusals(gone) == [(0, "unreadable_file")]
 
 
 def test_a_file_that_has_shrunk_since_it_was_cut(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from groundup.recipe import (
     OptimizerTable,
     PretrainSection,
     Recipe,
+    RecipeError,
     RunSection,
     ScheduleTable,
     SftSection,
@@ -218,8 +219,10 @@ def test_every_field_is_documented():
 
 
 def test_a_preset_is_added_to_key_by_key():
-    text = '[corpus]\nsources = ["a"]\npreset = "web"\n[corpus.filters.c4]\nmin_sentences = 3\n[corpus.dedup.lines]\n'
-    recipe = parse_recipe(text)
+    written = (
+        '[corpus]\nsources = ["a"]\npreset = "web"\n[corpus.filters.c4]\nmin_sentences = 3\n[corpus.dedup.lines]\n'
+    )
+    recipe = parse_recipe(written)
     filters, dedup = recipe.corpus.filters, recipe.corpus.dedup
     assert (filters.c4.min_sentences, filters.c4.terminal_punctuation) == (3, False)
     assert filters.language.keep == ("en",)
@@ -229,4 +232,4 @@ def test_a_preset_is_added_to_key_by_key():
     assert dedup.near is not None
     assert parse_recipe(dump_toml(recipe)) == recipe
     with pytest.raises(RecipeError, match="preset"):
-        parse_recipe(text.replace('"web"', '"wed"'))
+        parse_recipe(written.replace('"web"', '"wed"'))

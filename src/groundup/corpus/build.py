@@ -284,9 +284,9 @@ def _check(content: dict[str, Any]) -> None:
         raise UserError(
             f"the corpus holds {held} documents: none is left to train on",
             where="corpus.sources",
-            expected="at least two documents, or one text longer than corpus.passage_characters",
-            mend="add text, set corpus.passage_characters or corpus.validation_fraction lower, or look into the funnel "
-            "for a filter that refuses everything",
+            expected="at least two documents",
+            mend="add text; cut a long one with corpus.passage_characters = 8000; or look in the funnel for a filter "
+            "that refuses everything",
         )
 
 

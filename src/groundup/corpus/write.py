@@ -109,13 +109,16 @@ class _Piece(NamedTuple):
     position: float
 
 
-def _pieces(table: pa.Table, mixture: str, limit: int) -> list[_Piece]:
+def _pieces(table: pa.Table, mixture: str, limit: int | None) -> list[_Piece]:
     """The documents, those of more than `limit` characters as passages."""
     found = []
     for row in table.select(["text", "bytes", "words", "file", *_CARRIED]).to_pylist():
-        whole = row["messages"] is not None or len(row["text"]) <= limit  # a chat is never cut
+        pieces = [row["text"]]
+        if limit is not None and len(row["text"]) > limit and row["messages"] is None:  # a chat is never cut
+            pieces = passages(row["text"], limit)
+        whole = len(pieces) == 1
         carried = {name: row[name] for name in _CARRIED} | {"source": row["file"], "mixture": mixture}
-        for piece in [row["text"]] if whole else passages(row["text"], limit):
+        for piece in pieces:
             identity = digest(piece)
             data = None if whole else piece.encode("utf-8")
             size, words = (row["bytes"], row["words"]) if data is None else (len(data), len(data.split()))

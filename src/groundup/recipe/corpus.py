@@ -103,11 +103,12 @@ class CorpusSection(Section):
         lt=0.5,
         description="Share of documents held out for validation, chosen by each document's hash.",
     )
-    passage_characters: int = Field(
-        default=8000,
+    passage_characters: int | None = Field(
+        default=None,
         ge=200,
-        description="A document of more characters is cut into passages of at most this many, at blank lines, "
-        "after all other steps and before the split. Unit: characters.",
+        description="A document of more characters is cut into passages of at most this many, at blank lines, after "
+        "all other steps and before the split: for a few long texts, so that some of each is held out. Absent: "
+        "documents stay whole. Unit: characters.",
     )
     shard_bytes: int = Field(
         default=32 * 2**20,

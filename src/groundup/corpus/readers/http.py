@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import io
 import re
-import zlib
 from typing import NamedTuple
 
 import zstandard
 from fastwarc.stream_io import BrotliReader
 
 from groundup.corpus.readers.common import LONGEST
-from groundup.corpus.readers.unpack import ZSTD_MAGIC, ZSTD_WINDOW
+from groundup.corpus.readers.unpack import ZSTD_MAGIC, ZSTD_WINDOW, zlib
 from groundup.corpus.text import looks_binary
 
 _HEAD_END = re.compile(rb"\r?\n\r?\n")

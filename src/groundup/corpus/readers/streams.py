@@ -56,7 +56,7 @@ def open_stream(path: str, limit: int) -> Stream:
     try:
         source: Source = _Remote(path) if "://" in path else _open_local(path)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        raise UnreadableError("unreadable_file", str(error)) from error
+        raise _unreadable(error) from error
     try:
         return Stream(source, path, limit)
     except BaseException:
@@ -86,8 +86,16 @@ def random_access(path: str, limit: int) -> Iterator[Any]:
     if "://" not in path:
         yield path
         return
-    with _Remote(path).file as file:
+    try:
+        file = _Remote(path).file
+    except OSError as error:
+        raise _unreadable(error) from error
+    with file:
         yield file
+
+
+def _unreadable(error: Exception) -> UnreadableError:
+    return UnreadableError("unreadable_file", str(error))
 
 
 class Stream:
@@ -212,7 +220,7 @@ class Stream:
         try:
             return self._source.read(size) or b""
         except OSError as error:
-            raise UnreadableError("unreadable_file", str(error)) from error
+            raise _unreadable(error) from error
 
     def close(self) -> None:
         self._source.close()

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import bz2
 import contextlib
+import importlib
+import importlib.util
 import lzma
 import re
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import zstandard
 
+# zlib-ng, a drop-in replacement that takes half the time, where it is installed. Both give the same bytes.
+zlib: Any = importlib.import_module("zlib_ng.zlib_ng" if importlib.util.find_spec("zlib_ng") else "zlib")
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 ZSTD_WINDOW = 2**27  # bytes of memory that a frame may ask for, as in the zstd command
 ZSTD_BLOCK = 2**17  # bytes unpacked of one block at most
@@ -61,16 +64,18 @@ class GzipMember:
     def __init__(self) -> None:
         self._inflate = zlib.decompressobj(31)
         self._pending = b""
-        self._error: zlib.error | None = None
+        self._error: Exception | None = None
         self.needs_input = True
 
     @property
     def eof(self) -> bool:
-        return self._inflate.eof
+        ended: bool = self._inflate.eof
+        return ended
 
     @property
     def unused_data(self) -> bytes:
-        return self._inflate.unused_data
+        unused: bytes = self._inflate.unused_data
+        return unused
 
     def decompress(self, data: bytes, max_length: int) -> bytes:
         if self._error is not None:
@@ -79,7 +84,7 @@ class GzipMember:
             data = self._pending + data
         before = self._inflate.copy()
         try:
-            unpacked = self._inflate.decompress(data, max_length)
+            unpacked: bytes = self._inflate.decompress(data, max_length)
         except zlib.error as error:
             self.needs_input = False
             return self._up_to(error, before, data)
@@ -87,7 +92,7 @@ class GzipMember:
         self.needs_input = not self._pending and len(unpacked) < max_length
         return unpacked
 
-    def _up_to(self, error: zlib.error, inflate: zlib._Decompress, data: bytes) -> bytes:
+    def _up_to(self, error: Exception, inflate: Any, data: bytes) -> bytes:
         """What comes before the error; raises it where that is nothing."""
         pieces: list[bytes] = []
         with contextlib.suppress(zlib.error):
