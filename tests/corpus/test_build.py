@@ -64,7 +64,7 @@ def folder(tmp_path: Path) -> Path:
 
 def test_folder(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    metrics = build_corpus(section(str(folder)), seed=1, out=out)
+    metrics = build_corpus(section(str(folder), passage_characters="whole"), seed=1, out=out)
     found = everything(out)
     assert {f"Text number {number}." for number in range(50)} <= found
     assert {"Schöne Grüße", "one", "twÿo", "😀"} <= found

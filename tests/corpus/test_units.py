@@ -95,7 +95,10 @@ def test_a_json_lines_file_in_stretches(
     file.write_bytes(content.encode())
     sources, made = units_of(str(file), target=target)
     assert len(made) == -(-file.stat().st_size // target)
-    assert texts(read(sources, made)) == lines
+    found = read(sources, made)
+    assert texts(found) == lines
+    whole = read(*units_of(str(file), target=10**9))
+    assert [item.record for item in found] == [item.record for item in whole]
 
 
 @settings(max_examples=25)

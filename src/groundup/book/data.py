@@ -65,7 +65,7 @@ def corpus(run: Path, recipe: Recipe) -> Facts | None:
         "repetitions": repetitions(section, passed),
         "contamination": contamination(section, funnel),
         "validation_fraction": section.validation_fraction,
-        "passage_characters": section.passage_characters,
+        "passage_characters": funnel.get("passage_characters"),
         "own_text": any(not name.startswith(STORYWORLD) for name in names),
         "chats": any(name.startswith(STORYWORLD_CHATS) for name in names),
     }

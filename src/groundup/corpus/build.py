@@ -26,6 +26,7 @@ from groundup.run import Bar, GroundupError, UserError, fingerprint, progress, r
 GUESSED_BYTES, GUESSED_DOCUMENTS = 500, 20_000  # of a built-in text, for the progress bar
 LEAST_WORK = 16 * 2**20  # bytes for which a worker is worth its start of a second
 ROW_WORK = 64  # bytes of text that are about as much work as one row of a table
+MANY_DOCUMENTS, PASSAGE = 100, 8000  # where passage_characters is "auto"
 FORMAT = 1  # of the work folder: another format's is begun anew
 
 
@@ -76,17 +77,18 @@ def build_corpus(
             stage.run("cluster", [0], [1])
         indices = [segment.index for segment in own]
         phase = "write"
-        stage.run(phase, indices, sizes)
+        limit = _passage_limit(section, own)
+        stage.run(phase, indices, sizes, limit=limit)
         records = [read_record(plan.place(phase, index)) for index in indices]
         if not any(record["funnel"]["steps"].get("validation") for record in records) and records:
             # No document's digest is below the fraction, as in a small corpus: the lowest one is held out.
             phase, lowest = "write_held_out", min(record["lowest_position"] for record in records)
-            stage.run(phase, indices, sizes, threshold=lowest)
+            stage.run(phase, indices, sizes, limit=limit, threshold=lowest)
             records = [read_record(plan.place(phase, index)) for index in indices]
     funnels = _sum_funnels(plan, sources, records)
     _collect(plan, phase, indices, out)
     steps = ["read", "extracted", "cleaned", *step_names(section), *_late_steps(section), "kept", *SPLITS]
-    content = funnel_json(funnels, steps)
+    content = funnel_json(funnels, steps) | {"passage_characters": limit}
     if section.decontaminate is not None:
         content["contamination"] = _contamination(plan)
     _check(content)
@@ -221,6 +223,17 @@ def _save_segments(plan: Plan) -> None:
         for number, each in enumerate(read_record(plan.place("harvest", unit.index))["segments"]):
             segments.append(Segment(len(segments), unit.index, number, each["rows"], each["bytes"]))
     plan.save_segments(segments)
+
+
+def _passage_limit(section: CorpusSection, segments: list[Segment]) -> int | None:
+    """Documents of more characters are cut; None where none is."""
+    match section.passage_characters:
+        case "whole":
+            return None
+        case "auto":
+            return None if sum(segment.rows for segment in segments) >= MANY_DOCUMENTS else PASSAGE
+        case limit:
+            return limit
 
 
 def _sum_funnels(plan: Plan, sources: list[Source], records: list[Any]) -> list[SourceFunnel]:

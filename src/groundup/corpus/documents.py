@@ -137,6 +137,8 @@ class Part:
         bytes: of the file (or the stretch) as stored.
         start, stop: of a plain JSONL file the stretch in bytes (the lines that begin in it), of a Parquet file the row
             groups; 0 and None for the whole file.
+        behind: of a stretch of JSONL, the lines that begin before it; 0 where the file isn't on this machine, whose
+            records are then numbered from the stretch's beginning.
         licence: of a program, the licence of the repository it stands in, as "MIT (LICENSE)".
     """
 
@@ -145,6 +147,7 @@ class Part:
     bytes: int
     start: int = 0
     stop: int | None = None
+    behind: int = 0
     licence: str | None = None
 
 

@@ -40,6 +40,7 @@ def harvest(plan: Plan, index: int, beat: Beat) -> None:
         url_field=table.url_field if table else "url",
         unpacked_limit=plan.section.unpacked_limit,
     )
+    begun = unit.parts[0].path if unit.parts and unit.parts[0].start else None
     with finished_folder(plan.place("harvest", index)) as folder:
         with SegmentWriter(folder, plan, unit.index) as writer:
             found = read_unit(unit, table, options, plan.seed)
@@ -49,7 +50,7 @@ def harvest(plan: Plan, index: int, beat: Beat) -> None:
             else:
                 policy = Policy.of(plan)
                 policy.take_contamination()  # of a unit that was interrupted
-                for batch in batches(_prepared(found, plan, funnel, beat)):
+                for batch in batches(_prepared(found, plan, funnel, beat, begun)):
                     batch = judge(batch, policy, funnel)
                     if len(batch):
                         writer.add(batch)
@@ -59,9 +60,14 @@ def harvest(plan: Plan, index: int, beat: Beat) -> None:
         write_json(folder / "record.json", content)
 
 
-def _prepared(found: Iterator[Raw | Refused], plan: Plan, funnel: SourceFunnel, beat: Beat) -> Iterator[Raw]:
-    """The documents whose text could be read, extracted and cleaned; the rest is counted."""
-    file = None
+def _prepared(
+    found: Iterator[Raw | Refused], plan: Plan, funnel: SourceFunnel, beat: Beat, begun: str | None
+) -> Iterator[Raw]:
+    """The documents whose text could be read, extracted and cleaned; the rest is counted.
+
+    `begun` is the file of which an earlier unit has read the beginning.
+    """
+    file = begun
     for raw in found:
         if raw.file != file:
             file = raw.file

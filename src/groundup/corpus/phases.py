@@ -41,5 +41,5 @@ def perform(task: dict[str, Any]) -> dict[str, Any]:
             case "write" | "write_held_out":
                 from groundup.corpus.write import write
 
-                write(plan, index, beat, phase=phase, threshold=task.get("threshold"))
+                write(plan, index, beat, task["limit"], phase=phase, threshold=task.get("threshold"))
     return {"phase": phase, "index": index}

@@ -125,10 +125,29 @@ def cut(part: Part, target_bytes: int) -> list[Part]:
     if part.format == "jsonl" and is_splittable(part.path):
         pieces = -(-part.bytes // target_bytes)
         borders = [number * part.bytes // pieces for number in range(pieces + 1)]
-        return [replace(part, bytes=stop - start, start=start, stop=stop) for start, stop in pairwise(borders)]
+        behind = _lines_before(part.path, borders[:-1])
+        return [
+            replace(part, bytes=stop - start, start=start, stop=stop, behind=lines)
+            for (start, stop), lines in zip(pairwise(borders), behind, strict=True)
+        ]
     if part.format == "parquet":
         return _row_groups(part, target_bytes)
     return [part]
+
+
+def _lines_before(path: str, places: list[int]) -> list[int]:
+    """How many lines begin before each of the rising `places`, the first of them 0; zeros where that isn't cheap."""
+    counts = [0] * len(places)
+    if not os.path.isfile(path):
+        return counts
+    with open(path, "rb", buffering=0) as file:
+        for number, (start, stop) in enumerate(pairwise(place - (place > 0) for place in places), 1):
+            counts[number] = counts[number - 1] + (start == 0 and stop > 0)
+            file.seek(start)
+            while start < stop and (block := file.read(min(2**20, stop - start))):
+                counts[number] += block.count(b"\n")
+                start += len(block)
+    return counts
 
 
 def _row_groups(part: Part, target_bytes: int) -> list[Part]:

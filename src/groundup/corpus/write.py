@@ -21,10 +21,18 @@ EXACT, NEAR = "exact_duplicates", "near_duplicates"
 _CARRIED = ("record", "url", "language", "language_confidence", "quality", "licence", "messages")
 
 
-def write(plan: Plan, index: int, beat: Beat, *, phase: str = "write", threshold: float | None = None) -> None:
+def write(
+    plan: Plan,
+    index: int,
+    beat: Beat,
+    limit: int | None,
+    *,
+    phase: str = "write",
+    threshold: float | None = None,
+) -> None:
     """Make WORK/write/<segment>: train and validation files and record.json.
 
-    A passage is in validation when its digest, as a number in [0, 1), is below `validation_fraction`, or at most
+    Documents of more than `limit` characters are cut into passages. A passage is in validation when its digest, as a number in [0, 1), is below `validation_fraction`, or at most
     `threshold` where that is given. So a text is on the same side in every corpus it occurs in.
     """
     segment = plan.segments[index]
@@ -39,7 +47,7 @@ def write(plan: Plan, index: int, beat: Beat, *, phase: str = "write", threshold
         writers = {split: TableWriter(folder / f"{split}-{index:05d}.parquet", SCHEMA) for split in SPLITS}
         lowest = 1.0
         for table in _kept(plan, segment, funnel):
-            pieces = _pieces(table, name, plan.section.passage_characters)
+            pieces = _pieces(table, name, limit)
             lowest = min(lowest, *(piece.position for piece in pieces))
             for split, writer in writers.items():
                 chosen = [piece for piece in pieces if held_out(piece.position) == (split == "validation")]

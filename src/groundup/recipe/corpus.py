@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -103,12 +103,11 @@ class CorpusSection(Section):
         lt=0.5,
         description="Share of documents held out for validation, chosen by each document's hash.",
     )
-    passage_characters: int | None = Field(
-        default=None,
-        ge=200,
+    passage_characters: Annotated[int, Field(ge=200)] | Literal["auto", "whole"] = Field(
+        default="auto",
         description="A document of more characters is cut into passages of at most this many, at blank lines, after "
-        "all other steps and before the split: for a few long texts, so that some of each is held out. Absent: "
-        "documents stay whole. Unit: characters.",
+        "all other steps and before the split: for a few long texts, so that some of each is held out. `whole` cuts "
+        "none; `auto` does where there are 100 documents, and else cuts at 8,000. Unit: characters.",
     )
     shard_bytes: int = Field(
         default=32 * 2**20,

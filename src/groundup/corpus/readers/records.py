@@ -19,7 +19,7 @@ def read_json(part: Part, options: ReaderOptions) -> Found:
     """The objects of a .jsonl (one a line) or .json file (objects and arrays of objects in any layout).
 
     An object's text is its `text_field`, or it is a chat, with "messages" of "role" and "content". A stretch of a
-    plain file gives the objects on the lines that begin in it, numbered from 1. Where a file turns out to be
+    plain file gives the objects on the lines that begin in it. Where a file turns out to be
     compressed or in UTF-16, and for .json, the stretch that begins at 0 stands for all of it.
     """
     with open_stream(part.path, options.unpacked_limit) as file:
@@ -32,7 +32,7 @@ def read_json(part: Part, options: ReaderOptions) -> Found:
             at = part.start - 1  # a line begins at `start` where the byte before it is a newline
             file.seek(at)
         stream = Utf8Stream(file)
-        values = _read_lines(stream, part.start > 0, at, stop)
+        values = _read_lines(stream, part.start > 0, at, stop, part.behind)
         if is_json_file(part.path):
             head = stream.peek(_PEEK)
             if looks_binary(head):
@@ -48,9 +48,8 @@ def read_json(part: Part, options: ReaderOptions) -> Found:
             yield found if isinstance(found, Raw) else refused(found, part.path, number, data)
 
 
-def _read_lines(stream: Readable, torn: bool, at: int, stop: int | None) -> Values:
+def _read_lines(stream: Readable, torn: bool, at: int, stop: int | None, behind: int) -> Values:
     """The value on each line that isn't blank. After damage it goes on with the next member of an archive."""
-    behind = 0  # lines
     while True:
         try:
             for number, line in read_lines(stream, number=behind, torn=torn, at=at, stop=stop):
