@@ -239,6 +239,8 @@ def pages(copies: int, files: int) -> tuple[Path, dict[str, Any]]:
     def make(folder: Path) -> dict[str, Any]:
         found = list(_real_pages())
         gold = {url: text for url, _, text in found if text is not None}
+        if not gold:
+            raise UnavailableError(f"no pages with their true text in {real_data() / 'html' / 'readability'}")
         queue = [(f"{url}#{copy}" if copy else url, page, copy) for copy in range(copies) for url, page, _ in found]
         random.Random(SEED).shuffle(queue)
         size = 0
