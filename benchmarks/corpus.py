@@ -42,7 +42,7 @@ from common import (
 )
 
 FILTERS: dict[str, Any] = {"gopher_repetition": {}, "gopher_quality": {}, "fineweb": {}}
-NEAR = {"bands": 14, "rows": 8, "ngram": 5}
+NEAR = {"bands": 14, "rows": 8, "hashes": 112, "ngram": 5}
 # The recipe's [corpus] of each part but for the sources. datatrove has no exact deduplication beside MinHash, and
 # knows e-mail and IP addresses only.
 SECTIONS: dict[str, dict[str, Any]] = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import shutil
 import threading
@@ -24,7 +23,8 @@ from groundup.recipe import CorpusSection
 from groundup.run import Bar, GroundupError, UserError, fingerprint, progress, read_json, write_json, write_text
 
 GUESSED_BYTES, GUESSED_DOCUMENTS = 500, 20_000  # of a built-in text, for the progress bar
-LEAST_WORK = 16 * 2**20  # bytes for which a worker is worth its start of a second
+LEAST_WORK = 32 * 2**20  # bytes for which one more worker is worth its start of a second
+LIGHT = {"harvest": 1, "refine": 2, "write": 8, "write_held_out": 8}  # how many times faster than the first phase
 ROW_WORK = 64  # bytes of text that are about as much work as one row of a table
 MANY_DOCUMENTS, PASSAGE = 100, 8000  # where passage_characters is "auto"
 FORMAT = 1  # of the work folder: another format's is begun anew
@@ -133,7 +133,7 @@ class _Phases:
         if not tasks:
             return
         with progress(f"corpus: {phase.split('_')[0]}", sum(sizes), "B") as bar, _watch(plan, phase, sizes, todo, bar):
-            workers = math.ceil(sum(todo.values()) / LEAST_WORK)
+            workers = max(1, int(sum(todo.values()) / LIGHT.get(phase, 1)) // LEAST_WORK)
             for result in self._engine.run(perform, tasks, workers):
                 todo.pop(result["index"])
 

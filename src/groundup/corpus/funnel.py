@@ -196,4 +196,6 @@ def _order(file: str, record: int) -> bytes:
 
 def safe(text: str) -> str:
     """The text as UTF-8 can hold it: file names and broken JSON may contain lone surrogates."""
+    if text.isascii():
+        return text
     return text.encode("utf-8", "replace").decode("utf-8")

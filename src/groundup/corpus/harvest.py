@@ -17,11 +17,11 @@ import pyarrow as pa
 from groundup.corpus.clean import clean
 from groundup.corpus.documents import Batch, Outcome, Raw, ReaderOptions, Refused
 from groundup.corpus.extract import extract
-from groundup.corpus.funnel import SourceFunnel
+from groundup.corpus.funnel import SourceFunnel, safe
 from groundup.corpus.plan import AGAINST, Beat, Plan, finished_folder
 from groundup.corpus.policy import Policy
 from groundup.corpus.segments import SegmentWriter
-from groundup.corpus.sizes import measure
+from groundup.corpus.sizes import as_texts, measure
 from groundup.corpus.units import read_unit
 from groundup.run import write_json
 
@@ -134,14 +134,14 @@ def batches(raws: Iterator[Raw]) -> Iterator[Batch]:
 
 def _batch(raws: list[Raw]) -> Batch:
     chats = [None if raw.messages is None else json.dumps(raw.messages, ensure_ascii=False) for raw in raws]
-    texts = pa.array([raw.text for raw in raws], pa.large_string())
+    texts = as_texts([raw.text for raw in raws])
     sizes, words = measure(texts)
     return Batch(
         {
             "text": texts,
             "bytes": pa.array(sizes),
             "words": pa.array(words),
-            "file": pa.array([raw.file.encode("utf-8", "replace").decode() for raw in raws]),
+            "file": pa.array([safe(raw.file) for raw in raws]),
             "record": pa.array([raw.record for raw in raws], pa.int64()),
             "url": pa.array([raw.url for raw in raws], pa.string()),
             "language": pa.array([raw.language for raw in raws], pa.string()),

@@ -34,6 +34,7 @@ SCHEMA = pa.schema(
         pa.field("messages", pa.string()),
     ]
 )
+REPEATING = {"source", "file", "mixture", "language", "licence"}  # columns in which a value occurs often
 REJECTIONS = pa.schema(
     [
         ("source", pa.string()),
@@ -85,7 +86,7 @@ class TableWriter:
     def add(self, columns: dict[str, Any], sizes: Sequence[int]) -> None:
         """Append rows, given as the schema's columns; `sizes` are the bytes of each row's text."""
         batch = pa.RecordBatch.from_arrays(
-            [pa.array(columns[field.name], field.type) for field in self.schema], schema=self.schema
+            [_as(columns[field.name], field.type) for field in self.schema], schema=self.schema
         )
         start = 0
         for number, size in enumerate(sizes):
@@ -107,7 +108,15 @@ class TableWriter:
 
     def _flush(self) -> None:
         if self._writer is None:
-            self._writer = pq.ParquetWriter(self.path, self.schema, compression=self.compression)
+            # Texts are all different: looking for equal ones, or for the least, costs more than it saves.
+            repeating = [name for name in self.schema.names if name in REPEATING]
+            self._writer = pq.ParquetWriter(
+                self.path,
+                self.schema,
+                compression=self.compression,
+                use_dictionary=repeating,
+                write_statistics=repeating,
+            )
         self._writer.write_table(pa.Table.from_batches(self._pending, self.schema).combine_chunks())
         self._pending, self._pending_bytes = [], 0
 
@@ -118,6 +127,11 @@ class TableWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _as(column: Any, kind: pa.DataType) -> pa.Array:
+    """A column as an array of the type."""
+    return column.cast(kind) if isinstance(column, pa.Array) else pa.array(column, kind)
 
 
 def read_groups(path: Path, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:

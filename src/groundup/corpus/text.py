@@ -190,9 +190,9 @@ def normalise(text: str) -> str:
     return unicodedata.normalize("NFC", text).strip()
 
 
-def digest(text: str) -> bytes:
-    """16 bytes of BLAKE2b over the UTF-8 text: the identity of a document."""
-    return hashlib.blake2b(text.encode("utf-8"), digest_size=16).digest()
+def digest(text: str | memoryview) -> bytes:
+    """16 bytes of BLAKE2b over the text in UTF-8: the identity of a document."""
+    return hashlib.blake2b(text.encode("utf-8") if isinstance(text, str) else text, digest_size=16).digest()
 
 
 def split_position(identity: bytes) -> float:

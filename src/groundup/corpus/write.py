@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from groundup.corpus.funnel import SourceFunnel
 from groundup.corpus.keys import read_rows_of
 from groundup.corpus.plan import Beat, Plan, Segment, finished_folder
+from groundup.corpus.sizes import as_texts, measure, utf8
 from groundup.corpus.store import SCHEMA, TableWriter, read_groups
 from groundup.corpus.text import digest, passages, split_position
 from groundup.run import write_json
 
 SPLITS = ("train", "validation")
 EXACT, NEAR = "exact_duplicates", "near_duplicates"
-_CARRIED = ("record", "url", "language", "language_confidence", "quality", "licence", "messages")
 
 
 def write(
@@ -32,37 +33,37 @@ def write(
 ) -> None:
     """Make WORK/write/<segment>: train and validation files and record.json.
 
-    Documents of more than `limit` characters are cut into passages. A passage is in validation when its digest, as a number in [0, 1), is below `validation_fraction`, or at most
-    `threshold` where that is given. So a text is on the same side in every corpus it occurs in.
+    Documents of more than `limit` characters are cut into passages. A passage is in validation when its digest, as a
+    number in [0, 1), is below `validation_fraction`, or at most `threshold` where that is given. So a text is on the
+    same side in every corpus it occurs in.
     """
     segment = plan.segments[index]
     name, _ = plan.sources[plan.units[segment.unit].source]
     funnel = SourceFunnel(name)
     fraction = plan.section.validation_fraction
-
-    def held_out(position: float) -> bool:
-        return position < fraction or (threshold is not None and position <= threshold)
-
     with finished_folder(plan.place(phase, index)) as folder:
         writers = {split: TableWriter(folder / f"{split}-{index:05d}.parquet", SCHEMA) for split in SPLITS}
         lowest = 1.0
         for table in _kept(plan, segment, funnel):
-            pieces = _pieces(table, name, limit)
-            lowest = min(lowest, *(piece.position for piece in pieces))
+            table = _passages(table, limit)
+            identities = [digest(text) for text in _each(table.column("text"))]
+            positions = np.array([split_position(identity) for identity in identities])
+            lowest = min(lowest, positions.min())
+            held = positions < fraction if threshold is None else positions <= max(fraction, threshold)
+            columns = {name: table.column(name) for name in table.column_names} | {
+                "id": pa.array([identity.hex() for identity in identities]),
+                "source": table.column("file"),
+                "mixture": pa.array([name] * len(table)),
+            }
             for split, writer in writers.items():
-                chosen = [piece for piece in pieces if held_out(piece.position) == (split == "validation")]
-                sizes = [piece.bytes for piece in chosen]
-                columns = {field: [piece.columns[field] for piece in chosen] for field in SCHEMA.names}
-                if chosen:
-                    writer.add(columns, sizes)
-                    funnel.count(split, len(chosen), sum(sizes), sum(piece.words for piece in chosen))
+                _write(writer, split, columns, held == (split == "validation"), funnel)
             beat(table.column("bytes").to_numpy().sum())
         for writer in writers.values():
             writer.close()
         write_json(folder / "record.json", {"funnel": funnel.dump(), "lowest_position": lowest})
 
 
-def _kept(plan: Plan, segment: Segment, funnel: SourceFunnel) -> Iterator[pa.Table]:
+def _kept(plan: Plan, segment: Segment, funnel: SourceFunnel) -> Iterator[pa.RecordBatch]:
     """The segment's row groups less the duplicates, which are counted."""
     duplicates = []
     if plan.section.dedup.exact and not plan.refines:
@@ -74,7 +75,7 @@ def _kept(plan: Plan, segment: Segment, funnel: SourceFunnel) -> Iterator[pa.Tab
             table = without(table, step, losers, funnel)
         _count(table, "kept", funnel)
         if len(table):
-            yield table
+            yield table.combine_chunks().to_batches()[0]
 
 
 def dropped(plan: Plan, segment: Segment, phase: str, name: str) -> np.ndarray:
@@ -108,31 +109,43 @@ def _count(table: pa.Table, step: str, funnel: SourceFunnel) -> None:
     funnel.count(step, len(table), size, words)
 
 
-class _Piece(NamedTuple):
-    """A document or a passage of one: its row of the schema, and what decides its split."""
+def _passages(table: pa.RecordBatch, limit: int | None) -> pa.RecordBatch:
+    """The documents, those of more than `limit` characters as passages; a chat is never cut."""
+    if limit is None:
+        return table
+    long = pc.and_(pc.greater(pc.utf8_length(table.column("text")), limit), pc.is_null(table.column("messages")))
+    if not pc.any(long).as_py():
+        return table
+    rows: list[int] = []
+    texts: list[str] = []
+    for row, (text, is_long) in enumerate(zip(table.column("text").to_pylist(), long.to_pylist(), strict=True)):
+        pieces = passages(text, limit) if is_long else [text]
+        rows += [row] * len(pieces)
+        texts += pieces
+    cut = as_texts(texts)
+    sizes, words = measure(cut)
+    columns = {name: table.column(name).take(pa.array(rows)) for name in table.column_names}
+    return pa.record_batch(columns | {"text": cut, "bytes": pa.array(sizes), "words": pa.array(words)})
 
-    columns: dict[str, object]
-    bytes: int
-    words: int
-    position: float
+
+def _each(texts: pa.LargeStringArray) -> Iterator[memoryview]:
+    """The UTF-8 of each text, not copied."""
+    data, offsets = utf8(texts)
+    view = memoryview(data)  # type: ignore[arg-type]  # an array has a buffer; its stubs say so from Python 3.12
+    return (view[start:stop] for start, stop in pairwise(offsets.tolist()))
 
 
-def _pieces(table: pa.Table, mixture: str, limit: int | None) -> list[_Piece]:
-    """The documents, those of more than `limit` characters as passages."""
-    found = []
-    for row in table.select(["text", "bytes", "words", "file", *_CARRIED]).to_pylist():
-        pieces = [row["text"]]
-        if limit is not None and len(row["text"]) > limit and row["messages"] is None:  # a chat is never cut
-            pieces = passages(row["text"], limit)
-        whole = len(pieces) == 1
-        carried = {name: row[name] for name in _CARRIED} | {"source": row["file"], "mixture": mixture}
-        for piece in pieces:
-            identity = digest(piece)
-            data = None if whole else piece.encode("utf-8")
-            size, words = (row["bytes"], row["words"]) if data is None else (len(data), len(data.split()))
-            columns = carried | {"id": identity.hex(), "text": piece}
-            found.append(_Piece(columns, size, words, split_position(identity)))
-    return found
+def _write(
+    writer: TableWriter, split: str, columns: dict[str, pa.Array], chosen: np.ndarray, funnel: SourceFunnel
+) -> None:
+    """Append the rows at which `chosen`, bool [n], is true, and count them."""
+    if not chosen.any():
+        return
+    mask = None if chosen.all() else pa.array(chosen)
+    part = {name: column if mask is None else column.filter(mask) for name, column in columns.items()}
+    sizes = part["bytes"].to_numpy()
+    writer.add({name: part[name] for name in SCHEMA.names}, sizes)
+    funnel.count(split, len(sizes), int(sizes.sum()), int(part["words"].to_numpy().sum()))
 
 
 def documents_in(folder: Path) -> list[Path]:
