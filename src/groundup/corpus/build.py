@@ -24,7 +24,8 @@ from groundup.run import Bar, GroundupError, UserError, fingerprint, progress, r
 
 GUESSED_BYTES, GUESSED_DOCUMENTS = 500, 20_000  # of a built-in text, for the progress bar
 LEAST_WORK = 32 * 2**20  # bytes for which one more worker is worth its start of a second
-LIGHT = {"harvest": 1, "refine": 2, "write": 8, "write_held_out": 8}  # how many times faster than the first phase
+LIGHT = {"refine": 2, "write": 8, "write_held_out": 8}  # how many times faster than filtering a phase is
+UNFILTERED = 3  # and reading alone
 ROW_WORK = 64  # bytes of text that are about as much work as one row of a table
 MANY_DOCUMENTS, PASSAGE = 100, 8000  # where passage_characters is "auto"
 FORMAT = 1  # of the work folder: another format's is begun anew
@@ -119,7 +120,10 @@ class _Phases:
     """Runs phases one after another; what is done already is left as it is."""
 
     def __init__(self, plan: Plan, engine: Engine) -> None:
+        from groundup.corpus.policy import step_names
+
         self._plan, self._engine = plan, engine
+        self._unfiltered = not step_names(plan.section)
 
     def run(self, phase: str, indices: Sequence[int], sizes: Sequence[float], **extra: Any) -> None:
         """One phase: the tasks of the numbers `indices`, whose `sizes` (bytes) the bar counts."""
@@ -133,7 +137,8 @@ class _Phases:
         if not tasks:
             return
         with progress(f"corpus: {phase.split('_')[0]}", sum(sizes), "B") as bar, _watch(plan, phase, sizes, todo, bar):
-            workers = max(1, int(sum(todo.values()) / LIGHT.get(phase, 1)) // LEAST_WORK)
+            light = UNFILTERED if phase == "harvest" and self._unfiltered else LIGHT.get(phase, 1)
+            workers = max(1, int(sum(todo.values()) / light) // LEAST_WORK)
             for result in self._engine.run(perform, tasks, workers):
                 todo.pop(result["index"])
 

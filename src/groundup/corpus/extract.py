@@ -250,7 +250,7 @@ def _lay_out(lines: Iterator[str], lists: list[int]) -> Iterator[str]:
     for line in lines:
         text, breaks = line, 0
         if "<" in line:
-            for tag in _LIST.findall(line):
+            for tag in _LIST.findall(line) if "l>" in line else ():
                 if tag.startswith("</"):
                     del lists[-1:]
                 else:
