@@ -218,9 +218,10 @@ def _without_menus(lines: list[str]) -> Iterator[str]:
     doubtful: list[str] = []
     links = characters = 0
     for line in lines:
-        if "<a " in line or doubtful:
+        linked = "<a " in line
+        if linked or (doubtful and line):
             text = _ELEMENT.sub("", line).strip()
-            found = [link.strip() for link in _LINK.findall(line)] if "<h" not in line else []
+            found = [link.strip() for link in _LINK.findall(line)] if linked and "<h" not in line else []
             if found and sum(map(len, found)) > _MENU_SHARE * len(text):
                 links += len(found)
                 characters += len(text)
@@ -248,6 +249,9 @@ def _lay_out(lines: Iterator[str], lists: list[int]) -> Iterator[str]:
     """
     mark = ""
     for line in lines:
+        if not line:
+            yield line
+            continue
         text, breaks = line, 0
         if "<" in line:
             for tag in _LIST.findall(line) if "l>" in line else ():

@@ -54,9 +54,9 @@ def harvest(plan: Plan, index: int, beat: Beat) -> None:
                     batch = judge(batch, policy, funnel)
                     if len(batch):
                         writer.add(batch)
-        content = {"funnel": funnel.dump(), "segments": writer.segments}
+        content: dict[str, Any] = {"funnel": funnel.dump(), "segments": writer.segments}
         if not against:
-            content["contamination"] = policy.take_contamination().dump()
+            content["contamination"] = policy.take_contamination()
         write_json(folder / "record.json", content)
 
 

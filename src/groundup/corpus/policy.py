@@ -1,4 +1,7 @@
-"""The steps of the recipe that look at one document at a time, in their order, made once in a worker."""
+"""The steps of the recipe that look at one document at a time, in their order, made once in a worker.
+
+What a step needs is imported where it is made: a recipe that names none needn't load the libraries of all.
+"""
 
 from __future__ import annotations
 
@@ -6,21 +9,21 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import pyarrow as pa
 
-from groundup.corpus.classifier import Classifier, ClassifierFilter, train_classifier
-from groundup.corpus.decontaminate import Contamination, Targets, decontaminate
 from groundup.corpus.documents import Batch, Outcome
-from groundup.corpus.filters import Filter, build_filters
-from groundup.corpus.language import with_languages
-from groundup.corpus.personal import redact
 from groundup.corpus.plan import Plan, finished_folder
 from groundup.recipe import CorpusSection, DecontaminateSection, PersonalDataSection
 from groundup.recipe.classifier import ClassifierSection
 from groundup.recipe.language import LanguageSection
+
+if TYPE_CHECKING:
+    from groundup.corpus.classifier import Classifier
+    from groundup.corpus.decontaminate import Contamination, Targets
+    from groundup.corpus.filters import Filter
 
 CONTAMINATION = "contamination"
 PERSONAL_DATA = "personal_data"
@@ -52,13 +55,12 @@ class Policy:
         """The steps that judge documents, less those that replace or look for something in them."""
         return tuple(step for step in self.steps if isinstance(step, _Filtering | _Scoring))
 
-    def take_contamination(self) -> Contamination:
-        """What was found of the tests since this was last asked."""
-        found = Contamination()
+    def take_contamination(self) -> dict[str, Any] | None:
+        """What was found of the tests since this was last asked, as `Contamination.dump`; None where none is sought."""
         for step in self.steps:
             if isinstance(step, _Decontaminating):
-                found, step.found = step.found, Contamination()
-        return found
+                return step.take().dump()
+        return None
 
     @classmethod
     def of(cls, plan: Plan) -> Policy:
@@ -80,10 +82,14 @@ def prepare_policy(plan: Plan, tests: Iterable[tuple[str, str]]) -> None:
     """What all workers share and has to be made first: the classifier's weights and the tests' n-grams."""
     section = plan.section
     if section.filters.classifier is not None and not plan.place("classifier", 0).is_dir():
+        from groundup.corpus.classifier import train_classifier
+
         classifier = train_classifier(section.filters.classifier, plan.seed)
         with finished_folder(plan.place("classifier", 0)) as folder:
             classifier.save(folder)
     if section.decontaminate is not None and not plan.place("targets", 0).is_dir():
+        from groundup.corpus.decontaminate import Targets
+
         targets = Targets.of_section(section.decontaminate, tests)
         with finished_folder(plan.place("targets", 0)) as folder:
             targets.save(folder)
@@ -91,13 +97,20 @@ def prepare_policy(plan: Plan, tests: Iterable[tuple[str, str]]) -> None:
 
 def _steps(plan: Plan) -> Iterator[Step]:
     section = plan.section
-    for each in build_filters(section.filters):
-        yield _Filtering(each, section.filters.language)
+    if any(getattr(section.filters, name) is not None for name in type(section.filters).model_fields):
+        from groundup.corpus.filters import build_filters
+
+        for each in build_filters(section.filters):
+            yield _Filtering(each, section.filters.language)
     if section.filters.classifier is not None:
+        from groundup.corpus.classifier import Classifier
+
         yield _Scoring(Classifier.load(plan.place("classifier", 0)), section.filters.classifier)
     if section.personal_data is not None:
         yield _Redacting(section.personal_data)
     if section.decontaminate is not None:
+        from groundup.corpus.decontaminate import Targets
+
         yield _Decontaminating(Targets.load(plan.place("targets", 0)), section.decontaminate)
 
 
@@ -111,6 +124,8 @@ class _Filtering:
 
     def __call__(self, batch: Batch) -> tuple[Batch, Outcome | None]:
         if self.language is not None:
+            from groundup.corpus.language import with_languages
+
             batch = with_languages(batch, self.language.sample_characters)
         return batch, _spare_chats(batch, self.filter(batch))
 
@@ -119,6 +134,8 @@ class _Scoring:
     """The quality classifier: a column, and a filter on it."""
 
     def __init__(self, classifier: Classifier, section: ClassifierSection) -> None:
+        from groundup.corpus.classifier import ClassifierFilter
+
         self.filter = ClassifierFilter(section, classifier)
         self.name, self.rules = self.filter.name, self.filter.rules
         self.edits: Counter[str] = Counter()
@@ -157,6 +174,8 @@ class _Redacting:
         return batch, Outcome(nobody, np.full(len(batch), np.nan), texts)
 
     def _redact(self, texts: pa.LargeStringArray, *, count: bool = True) -> pa.LargeStringArray:
+        from groundup.corpus.personal import redact
+
         found = redact(texts, self.section.kinds, self.section.placeholder, self.section.private_addresses)
         if count:
             self.edits.update({kind: number for kind, number in found.counts.items() if number})
@@ -170,10 +189,12 @@ class _Decontaminating:
 
     def __init__(self, targets: Targets, section: DecontaminateSection) -> None:
         self.targets, self.section, self.rules = targets, section, targets.tasks
-        self.found = Contamination()
+        self.found = self._empty()
         self.edits: Counter[str] = Counter()
 
     def __call__(self, batch: Batch) -> tuple[Batch, Outcome | None]:
+        from groundup.corpus.decontaminate import decontaminate
+
         outcome, hits = decontaminate(batch.texts, self.targets, self.section.remove)
         self.found.add(self.targets, hits, batch.texts, batch.columns["file"], batch.columns["record"])
         if outcome.texts is not None:
@@ -182,6 +203,17 @@ class _Decontaminating:
             chats = batch.columns["messages"].is_valid().to_numpy(zero_copy_only=False)
             outcome.failed[hit[chats[hit]]] = 0
         return batch, outcome
+
+    def take(self) -> Contamination:
+        """What was found since this was last asked."""
+        found, self.found = self.found, self._empty()
+        return found
+
+    @staticmethod
+    def _empty() -> Contamination:
+        from groundup.corpus.decontaminate import Contamination
+
+        return Contamination()
 
 
 def _spare_chats(batch: Batch, outcome: Outcome) -> Outcome:
