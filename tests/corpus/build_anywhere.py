@@ -36,7 +36,7 @@ def _two_nodes(work: Path, *, kill: bool) -> str:
     cluster.wait_for_nodes()
 
     def end() -> None:
-        while len(list(work.glob("harvest/[0-9]*"))) < 2:
+        while len(list(work.glob("*/harvest/[0-9]*"))) < 2:
             time.sleep(0.05)
         print("one node dies now", file=sys.stderr, flush=True)
         cluster.remove_node(second, allow_graceful=False)

@@ -148,3 +148,12 @@ def test_a_cluster_that_does_not_answer_is_named() -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120)
     assert "no Ray cluster answers at '127.0.0.1:1'" in done.stdout
     assert "RAY_AUTH_MODE" in done.stdout
+
+
+def test_tasks_that_are_lost_without_a_word_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def lossy(self: Engine, perform: object, descriptions: list[str], workers: int) -> object:
+        return iter([(each, {"ok": {}}) for each in descriptions if '"number": 3' not in each])
+
+    monkeypatch.setattr(Engine, "_query", lossy)
+    with Engine(2) as engine, pytest.raises(GroundupError, match="1 tasks were not done"):
+        list(engine.run(perform(), [{"number": n} for n in range(5)]))

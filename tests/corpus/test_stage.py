@@ -1,5 +1,6 @@
 """The corpus stage with all its steps: every page accounted for, the same bytes always, and what each step removes."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -8,6 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from groundup.corpus import build, build_corpus, phases, read_documents
@@ -223,3 +225,98 @@ def test_source_and_mixture_name_the_file_and_the_recipe_s_item(tmp_path: Path) 
     places = {(d.mixture, d.source) for d in read_documents(tmp_path / "out", "train")}
     assert {source for mixture, source in places if mixture == "builtin:storyworld"} == {"builtin:storyworld"}
     assert (str(folder / "deep"), str(folder / "deep" / "01.txt")) in places
+
+
+def refused_by(out: Path, step: str) -> dict[str, int]:
+    rules = json.loads((out / "funnel.json").read_text())["total"]["rejections"].get(step, {})
+    return {rule: tally["documents"] for rule, tally in rules.items()}
+
+
+def test_one_long_document_is_cut_in_bounded_memory(tmp_path: Path) -> None:
+    """A text of 12 MB among few: 1,500 passages must not each carry the whole."""
+    (tmp_path / "long.txt").write_text("\n\n".join(prose(n) for n in range(8000)))
+    pool = pa.default_memory_pool()
+    before = pool.max_memory()
+    build_corpus(section(str(tmp_path / "long.txt")), seed=1, out=tmp_path / "out")
+    assert max(len(text) for text in everything(tmp_path / "out")) <= 8000
+    assert pool.max_memory() < max(before, 400 * 2**20)
+
+
+def test_a_page_crawled_often_stays_once(tmp_path: Path) -> None:
+    """Copies of a page are no sign that its lines are boilerplate."""
+    pages = [{"text": prose(1), "url": "https://a.org/1"} for _ in range(12)]
+    pages += [{"text": prose(n), "url": f"https://a.org/{n}"} for n in range(2, 8)]
+    source = rows(tmp_path / "rows.jsonl", pages)
+    build_corpus(
+        section(source, dedup={"boilerplate": {}, "lines": {"max_documents": 2}}), seed=1, out=tmp_path / "out"
+    )
+    assert everything(tmp_path / "out") == {prose(n) for n in range(1, 8)}
+    assert refused_by(tmp_path / "out", "exact_duplicates") == {"exact_duplicate": 11}
+
+
+def test_documents_that_are_equal_without_a_line_stay_once(tmp_path: Path) -> None:
+    menu = "Home and News and Contact and About and Search and Imprint of this site, all here."
+    pages = [{"text": f"{menu}\n{prose(n)}", "url": f"https://a.org/{n}"} for n in range(20)]
+    pages += [{"text": f"{prose(n)}\n{menu}", "url": f"https://a.org/again/{n}"} for n in range(5)]
+    source = rows(tmp_path / "rows.jsonl", pages)
+    build_corpus(section(source, dedup={"boilerplate": {}}), seed=1, out=tmp_path / "out")
+    assert everything(tmp_path / "out") == {prose(n) for n in range(20)}
+    assert refused_by(tmp_path / "out", "equal_without_lines") == {"equal_without_line": 5}
+
+
+@pytest.mark.parametrize("dedup", [{}, {"near": {}, "lines": {}, "boilerplate": {}}])
+def test_a_corpus_of_which_all_is_refused_is_the_users_mistake(tmp_path: Path, dedup: dict[str, Any]) -> None:
+    source = rows(tmp_path / "rows.jsonl", [{"text": "too short"}, {"text": ""}])
+    chosen = section(source, filters={"length": {"min_words": 50}}, dedup=dedup)
+    with pytest.raises(UserError, match="none is left to train on"):
+        build_corpus(chosen, seed=1, out=tmp_path / "out")
+
+
+def test_a_damaged_finished_corpus_is_said(tmp_path: Path) -> None:
+    source = rows(tmp_path / "rows.jsonl", [{"text": prose(n)} for n in range(20)])
+    build_corpus(section(source), seed=1, out=tmp_path / "run" / "corpus")
+    [file] = (tmp_path / "run" / "corpus" / "documents").glob("train-*")
+    file.write_bytes(file.read_bytes()[:-200])
+    chosen = section(source, dedup={"against": [str(tmp_path / "run")]})
+    with pytest.raises(UserError, match="finished corpus can't be read"):
+        build_corpus(chosen, seed=1, out=tmp_path / "out")
+
+
+def test_a_worker_of_an_earlier_recipe_does_no_harm(tmp_path: Path) -> None:
+    """Each set of inputs has its own folder, so what an orphan finishes late is never taken for ours."""
+    source = rows(tmp_path / "rows.jsonl", [{"text": f"Write to a{n}@example.com. {prose(n)}"} for n in range(9)])
+    work = tmp_path / "work"
+    before = build._begin(section(source), 1, build.resolve_sources(section(source)), work, "")
+    task = phases_task(before.work)
+    chosen = section(source, personal_data={})
+    after = build._begin(chosen, 1, build.resolve_sources(chosen), work, "")
+    assert before.work != after.work
+    assert not before.work.exists()
+    with contextlib.suppress(FileNotFoundError):
+        phases.perform(task)
+    build_corpus(chosen, seed=1, out=tmp_path / "out", work=work)
+    assert not any("@example" in text for text in everything(tmp_path / "out"))
+
+
+def phases_task(work: Path) -> dict[str, Any]:
+    return {"work": str(work), "phase": "harvest", "index": 0}
+
+
+def test_a_chat_with_a_test_in_it_goes_under_the_right_name(tmp_path: Path) -> None:
+    question = (
+        "Which of the seven green towers near the old harbour of Valmora was built last, and by whom was it built?"
+    )
+    chat = [{"role": "user", "content": question}, {"role": "assistant", "content": "The northern one."}]
+    source = rows(tmp_path / "rows.jsonl", [{"messages": chat}, *({"text": prose(n)} for n in range(5))])
+    chosen = section(source, decontaminate={"remove": "span"})
+    build_corpus(chosen, seed=1, out=tmp_path / "out", tests=[("alpha", prose(50)), ("beta", question)])
+    assert refused_by(tmp_path / "out", "contamination") == {"beta": 1}
+    funnel = json.loads((tmp_path / "out" / "funnel.json").read_text())["total"]
+    assert funnel["edits"].get("contamination/documents shortened", 0) == 0
+
+
+def test_building_once_more_into_the_same_place(tmp_path: Path) -> None:
+    source = rows(tmp_path / "rows.jsonl", [{"text": prose(n)} for n in range(20)])
+    for _ in range(2):
+        build_corpus(section(source), seed=1, out=tmp_path / "out", work=tmp_path / "work")
+    assert everything(tmp_path / "out") == {prose(n) for n in range(20)}

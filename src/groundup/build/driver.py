@@ -85,6 +85,7 @@ def build(
             label = f"[{position}/{len(chosen)}] {stage.name}"
             if is_done(run, stage.name, fingerprints[stage.name]):
                 log(f"{label}: done before")
+                shutil.rmtree(run / f".{stage.name}.work", ignore_errors=True)  # of a build killed at its very end
                 skipped.append(stage.name)
                 continue
             _require_inputs(recipe, run, stage, fingerprints)

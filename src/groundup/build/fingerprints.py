@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,9 @@ def stage_fingerprints(
         }
         if isinstance(stage.section, CorpusSection):
             sources = resolve_sources(stage.section)
-            content["names"] = [[part.path for part in source.parts] for source in sources]  # they are in the result
+            content["names"] = [
+                [_plain(part.path) for part in source.parts] for source in sources
+            ]  # they are in the result
             content["remote"] = external_identities(stage.section, sources)
             content |= _sought(recipe, stage.section, hash_file)
         if isinstance(stage.section, TrainSection | EvaluateSection):
@@ -129,7 +132,7 @@ class FileHashes:
     def __call__(self, path: Path) -> dict[str, Any]:
         """Bytes and sha256 of the file's present content."""
         status = path.stat()
-        key = str(path.resolve())
+        key = _plain(str(path.resolve()))
         state = [status.st_size, status.st_mtime_ns]
         if self._known.get(key, {}).get("state") != state:
             self._known[key] = {"state": state, "sha256": sha256_file(path)}
@@ -141,6 +144,15 @@ class FileHashes:
         if self._changed:
             write_json(self._memory, self._known)
             self._changed = False
+
+
+def _plain(path: str) -> str:
+    """A path as JSON can hold it: one that is no UTF-8 in hexadecimal."""
+    try:
+        path.encode("utf-8")
+    except UnicodeEncodeError:
+        return "hex:" + os.fsencode(path).hex()
+    return path
 
 
 def inputs_of(recipe: Recipe, stage: Stage, fingerprints: Mapping[str, str]) -> dict[str, str]:

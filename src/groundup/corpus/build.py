@@ -18,9 +18,9 @@ from groundup.corpus.plan import AGAINST, Plan, Segment, as_task, read_beat, rea
 from groundup.corpus.sources import Source, external_identities, resolve_sources
 from groundup.corpus.store import write_rejections
 from groundup.corpus.units import Unit, content_bytes, make_units
-from groundup.corpus.write import EXACT, NEAR, SPLITS, documents_in
+from groundup.corpus.write import EQUAL_NOW, EXACT, NEAR, SPLITS, documents_in
 from groundup.recipe import CorpusSection
-from groundup.run import Bar, GroundupError, UserError, fingerprint, progress, read_json, write_json, write_text
+from groundup.run import Bar, GroundupError, UserError, fingerprint, progress, write_json, write_text
 
 GUESSED_BYTES, GUESSED_DOCUMENTS = 500, 20_000  # of a built-in text, for the progress bar
 LEAST_WORK = 32 * 2**20  # bytes for which one more worker is worth its start of a second
@@ -28,7 +28,7 @@ LIGHT = {"refine": 2, "write": 8, "write_held_out": 8}  # how many times faster 
 UNFILTERED = 3  # and reading alone
 ROW_WORK = 64  # bytes of text that are about as much work as one row of a table
 MANY_DOCUMENTS, PASSAGE = 100, 8000  # where passage_characters is "auto"
-FORMAT = 1  # of the work folder: another format's is begun anew
+FORMAT = 2  # of the work folder: another format's is begun anew
 
 
 def build_corpus(
@@ -70,12 +70,8 @@ def build_corpus(
         _save_segments(plan)
         own = [each for each in plan.segments if plan.units[each.unit].source != AGAINST]
         sizes = [segment.bytes for segment in own]
-        stage.run_ranges("settle", [plan.tables(name) for name in settled_tables(section)])
-        if plan.refines:
-            stage.run("refine", range(len(plan.segments)), [segment.bytes for segment in plan.segments])
-        if section.dedup.near is not None:
-            stage.run_ranges("pair", [plan.tables("bands", final=True)])
-            stage.run("cluster", [0], [1])
+        if own:
+            _decide(stage, plan)
         indices = [segment.index for segment in own]
         phase = "write"
         limit = _passage_limit(section, own)
@@ -92,18 +88,28 @@ def build_corpus(
     content = funnel_json(funnels, steps) | {"passage_characters": limit}
     if section.decontaminate is not None:
         content["contamination"] = _contamination(plan)
+    show(content)
     _check(content)
     write_json(out / "funnel.json", content)
     write_text(out / "funnel.svg", sankey_svg(content))
-    show(content)
     write_rejections(out / "rejected", _examples(funnels))
     return _metrics(content)
 
 
-def settled_tables(section: CorpusSection) -> list[str]:
-    """The key tables that decide before texts are final."""
-    wanted = {"exact": section.dedup.exact, "lines": section.dedup.lines, "sites": section.dedup.boilerplate}
-    return [name for name, present in wanted.items() if present]
+def _decide(stage: _Phases, plan: Plan) -> None:
+    """The phases between reading and writing: what repeats what."""
+    dedup = plan.section.dedup
+    if dedup.exact:
+        stage.run_ranges("settle", [plan.tables("exact")])
+    if plan.refines:
+        named = {"lines": dedup.lines, "sites": dedup.boilerplate}
+        stage.run_ranges("settle_lines", [plan.tables(name) for name, table in named.items() if table is not None])
+        stage.run("refine", range(len(plan.segments)), [segment.bytes for segment in plan.segments])
+        if dedup.exact:
+            stage.run_ranges("settle_again", [plan.tables("exact", final=True)])
+    if dedup.near is not None:
+        stage.run_ranges("pair", [plan.tables("bands", final=True)])
+        stage.run("cluster", [0], [1])
 
 
 def _late_steps(section: CorpusSection) -> list[str]:
@@ -111,6 +117,7 @@ def _late_steps(section: CorpusSection) -> list[str]:
         EXACT: section.dedup.exact,
         "boilerplate": section.dedup.boilerplate,
         "lines": section.dedup.lines,
+        EQUAL_NOW: section.dedup.exact and (section.dedup.lines or section.dedup.boilerplate),
         NEAR: section.dedup.near,
     }
     return [name for name, present in wanted.items() if present]
@@ -173,7 +180,6 @@ def _begin(section: CorpusSection, seed: int, sources: list[Source], work: Path,
     """The plan, with the folder of the work that goes on, or an empty one."""
     units = [*_against_units(section), *make_units(sources, section.shard_bytes)]
     units = [replace(unit, index=number) for number, unit in enumerate(units)]
-    plan = Plan(work, section, seed, tuple((source.name, source.table) for source in sources), tuple(units))
     inputs = {
         "format": FORMAT,
         "identity": identity,
@@ -183,13 +189,16 @@ def _begin(section: CorpusSection, seed: int, sources: list[Source], work: Path,
         "remote": external_identities(section, sources),
     }
     now = fingerprint(inputs)
-    try:
-        before = read_json(work / "plan.json")["fingerprint"]
-    except (FileNotFoundError, ValueError, KeyError):
-        before = None
-    if before != now:
-        shutil.rmtree(work, ignore_errors=True)
-        work.mkdir(parents=True)
+    # A folder of its own for each set of inputs: a worker that outlives its build can't reach into another's.
+    folder = work / now[:16]
+    for other in work.glob("*"):
+        if other != folder:
+            shutil.rmtree(other, ignore_errors=True)
+    for unfinished in folder.glob("*/.*"):
+        shutil.rmtree(unfinished, ignore_errors=True)
+    plan = Plan(folder, section, seed, tuple((source.name, source.table) for source in sources), tuple(units))
+    if not (folder / "plan.json").exists():
+        folder.mkdir(parents=True, exist_ok=True)
         plan.save(now)
     return plan
 
@@ -270,7 +279,8 @@ def _contamination(plan: Plan) -> dict[str, Any]:
 
 def _collect(plan: Plan, phase: str, indices: Sequence[int], out: Path) -> None:
     """Put the files that the last phase wrote in their place, without copying where that can be had."""
-    (out / "documents").mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(out / "documents", ignore_errors=True)
+    (out / "documents").mkdir(parents=True)
     for index in indices:
         for path in documents_in(plan.place(phase, index)):
             target = out / "documents" / path.name

@@ -80,6 +80,7 @@ class Engine:
                 log(f"a worker died ({_brief(error)}); its tasks are done again")
             if not left:
                 return
+        raise GroundupError(f"{len(left)} tasks were not done in {TRIES} tries, and no worker said why")
 
     def _query(
         self, perform: Perform, descriptions: Sequence[str], workers: int
@@ -91,7 +92,8 @@ class Engine:
         @daft.cls(max_concurrency=workers, use_process=True)
         class Worker:
             def __init__(self, folder: str, parent: int | None) -> None:
-                os.chdir(folder)  # relative paths in a recipe start where the build was called
+                if os.path.isdir(folder):  # relative paths in a recipe start where the build was called
+                    os.chdir(folder)
                 if parent is not None:
                     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 
@@ -126,22 +128,32 @@ def _in_thread(items: Iterator[Any]) -> Iterator[Any]:
     """
     ready: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
 
+    given_up = threading.Event()
+
     def pump() -> None:
         try:
             for item in items:
+                if given_up.is_set():
+                    return
                 ready.put(("item", item))
             ready.put(("end", None))
         except BaseException as error:  # noqa: BLE001  # handed over, not swallowed
             ready.put(("error", error))
 
-    threading.Thread(target=pump, name="corpus engine", daemon=True).start()
-    while True:
-        kind, value = ready.get()
-        if kind == "error":
-            raise value
-        if kind == "end":
-            return
-        yield value
+    thread = threading.Thread(target=pump, name="corpus engine", daemon=True)
+    thread.start()
+    try:
+        while True:
+            kind, value = ready.get()
+            if kind == "error":
+                raise value
+            if kind == "end":
+                return
+            yield value
+    finally:
+        given_up.set()
+        # On SIGINT Daft ends its query too; coming back to an interpreter that is ending, the thread would abort it.
+        thread.join(timeout=3)
 
 
 def _brief(error: Exception) -> str:

@@ -13,17 +13,18 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from groundup.corpus.clean import clean
 from groundup.corpus.documents import Batch, Outcome, Raw, ReaderOptions, Refused
 from groundup.corpus.extract import extract
 from groundup.corpus.funnel import SourceFunnel, safe
 from groundup.corpus.plan import AGAINST, Beat, Plan, finished_folder
-from groundup.corpus.policy import Policy
+from groundup.corpus.policy import CONTAMINATION, Policy
 from groundup.corpus.segments import SegmentWriter
 from groundup.corpus.sizes import as_texts, measure
 from groundup.corpus.units import read_unit
-from groundup.run import write_json
+from groundup.run import UserError, write_json
 
 BATCH_DOCUMENTS = 512
 BATCH_CHARACTERS = 2**20  # the filters take some 40 times as much memory
@@ -45,7 +46,7 @@ def harvest(plan: Plan, index: int, beat: Beat) -> None:
         with SegmentWriter(folder, plan, unit.index) as writer:
             found = read_unit(unit, table, options, plan.seed)
             if against:
-                for batch in batches(raw for raw in found if isinstance(raw, Raw)):
+                for batch in batches(_whole(found)):
                     writer.add(batch)
             else:
                 policy = Policy.of(plan)
@@ -58,6 +59,18 @@ def harvest(plan: Plan, index: int, beat: Beat) -> None:
         if not against:
             content["contamination"] = policy.take_contamination()
         write_json(folder / "record.json", content)
+
+
+def _whole(found: Iterator[Raw | Refused]) -> Iterator[Raw]:
+    """The documents of a finished corpus. Raises UserError where one can't be read: it would be kept again unseen."""
+    for raw in found:
+        if isinstance(raw, Refused):
+            raise UserError(
+                f"a document of a finished corpus can't be read ({raw.reason})",
+                where=f"{raw.file}, record {raw.record}",
+                mend="build that run's corpus again, or leave it out of corpus.dedup.against",
+            )
+        yield raw
 
 
 def _prepared(
@@ -115,7 +128,7 @@ def _clean(raw: Raw, funnel: SourceFunnel) -> Raw:
     cleaned = clean(raw.text)
     for edit in cleaned.edits:
         funnel.edits[f"cleaned/{edit}"] += 1
-    return raw.with_text(cleaned.text)
+    return raw if cleaned.text is raw.text else raw.with_text(cleaned.text)
 
 
 def batches(raws: Iterator[Raw]) -> Iterator[Batch]:
@@ -164,9 +177,38 @@ def judge(batch: Batch, policy: Policy, funnel: SourceFunnel) -> Batch:
             funnel.edits[f"{step.name}/{edit}"] += times
         step.edits.clear()
         if outcome is not None:
+            if step.name == CONTAMINATION and outcome.texts is not None:
+                batch = batch.with_columns(changed=pc.not_equal(batch.texts, outcome.texts))
             batch = refuse(batch, outcome, step.name, step.rules, funnel)
+            batch = judge_again(batch, step.name, policy, funnel)
         count(batch, step.name, funnel)
     return batch
+
+
+def judge_again(batch: Batch, step: str, policy: Policy, funnel: SourceFunnel) -> Batch:
+    """The batch less those of its `changed` documents that now break a rule of a filter; counted under `step`."""
+    if "changed" not in batch.columns:
+        return batch
+    changed = batch.columns["changed"].to_numpy(zero_copy_only=False)
+    batch = Batch({name: column for name, column in batch.columns.items() if name != "changed"})
+    if not changed.any() or not policy.filters:
+        return batch
+    again = batch.with_columns(place=pa.array(np.arange(len(batch)))).take(changed)
+    for each in policy.filters:
+        if not len(again):
+            break
+        again, outcome = each(again)
+        if outcome is not None:
+            again = refuse(again, outcome, step, tuple(f"{each.name}/{rule}" for rule in each.rules), funnel)
+    passed = again.columns["place"].to_numpy()
+    texts = batch.texts.to_pylist()
+    for number, text in zip(passed.tolist(), again.texts.to_pylist(), strict=True):
+        texts[number] = text
+    edited = as_texts(texts)
+    sizes, words = measure(edited)
+    stays = ~changed
+    stays[passed] = True
+    return batch.with_columns(text=edited, bytes=pa.array(sizes), words=pa.array(words)).take(stays)
 
 
 def refuse(batch: Batch, outcome: Outcome, step: str, rules: tuple[str, ...], funnel: SourceFunnel) -> Batch:

@@ -17,9 +17,7 @@ def pair(plan: Plan, number: int, ranges: int) -> None:
     """Make WORK/pair/<range>: pairs.npy, the verified pairs among documents that share a band of this range."""
     near = _near(plan)
     rows = read_range(plan.tables("bands", final=True), number, ranges)
-    if plan.section.dedup.exact and not plan.refines:
-        decided = [np.load(path, allow_pickle=False)[:, 0] for path in plan.decisions("settle", "exact")]
-        rows = rows[~np.isin(rows[:, 2], np.concatenate(decided))]
+    rows = rows[~np.isin(rows[:, 2], plan.gone("settle_again" if plan.refines else "settle"))]
     pairs = near_pairs(rows, partial(_lookup, plan), near)
     with finished_folder(plan.place("pair", number)) as folder:
         np.save(folder / "pairs.npy", pairs, allow_pickle=False)

@@ -22,10 +22,14 @@ def perform(task: dict[str, Any]) -> dict[str, Any]:
                 from groundup.corpus.harvest import harvest
 
                 harvest(plan, index, beat)
-            case "settle":
+            case "settle" | "settle_again":
                 from groundup.corpus.settle import settle
 
-                settle(plan, index, task["count"])
+                settle(plan, index, task["count"], phase)
+            case "settle_lines":
+                from groundup.corpus.settle import settle_lines
+
+                settle_lines(plan, index, task["count"])
             case "refine":
                 from groundup.corpus.settle import refine
 

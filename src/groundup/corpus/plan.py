@@ -21,6 +21,8 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from groundup.corpus.units import Unit
 from groundup.recipe import CorpusSection, SourceTable
 from groundup.run import read_json, write_json
@@ -90,6 +92,11 @@ class Plan:
         """The key tables of one name, of all segments; of their final texts if so asked."""
         folders = [self.texts(segment) if final else self.harvested(segment) for segment in self.segments]
         return [folder / f"{name}.npy" for folder in folders]
+
+    def gone(self, phase: str) -> np.ndarray:
+        """The ordinals of all documents that a phase found to repeat another, uint64, of each range sorted."""
+        decided = [np.load(path, allow_pickle=False)[:, 0] for path in self.decisions(phase, "exact")]
+        return np.concatenate([np.empty(0, np.uint64), *decided])
 
     def decisions(self, phase: str, name: str) -> list[Path]:
         """One table of every finished task of a phase."""

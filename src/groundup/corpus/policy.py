@@ -198,10 +198,12 @@ class _Decontaminating:
         outcome, hits = decontaminate(batch.texts, self.targets, self.section.remove)
         self.found.add(self.targets, hits, batch.texts, batch.columns["file"], batch.columns["record"])
         if outcome.texts is not None:
-            hit = np.unique(hits.documents)
-            self.edits["documents shortened"] += len(hit)
             chats = batch.columns["messages"].is_valid().to_numpy(zero_copy_only=False)
-            outcome.failed[hit[chats[hit]]] = 0
+            if chats.any():
+                whole, _ = decontaminate(batch.texts, self.targets, "document")
+                outcome.failed[chats], outcome.value[chats] = whole.failed[chats], whole.value[chats]
+            hit = np.unique(hits.documents)
+            self.edits["documents shortened"] += int((outcome.failed[hit] < 0).sum())
         return batch, outcome
 
     def take(self) -> Contamination:

@@ -5,7 +5,7 @@ documents.npy       (row, bytes, quality) of each, for what doesn't need the tex
 exact.npy           (hash, hash, ordinal) of the normalised text            where dedup.exact
 lines.npy           (hash, ordinal) of each line                            where dedup.lines
 sites.npy           (site and line, site, ordinal) of each line             where dedup.boilerplate
-pages.npy           (site, its pages)                                       where dedup.boilerplate
+pages.npy           (site, ordinal) of each page                            where dedup.boilerplate
 bands.npy           (band's hash, rank, ordinal)                            where dedup.near
 fingerprints.bin    uint8, a row of `signature` numbers a document          where dedup.near
 """
@@ -20,14 +20,15 @@ import numpy as np
 import pyarrow as pa
 
 from groundup.corpus.dedup import (
+    NO_SITE,
     band_keys,
     exact_keys,
     fingerprints,
     keep_ranks,
     line_keys,
+    page_sites,
     sign,
     site_keys,
-    site_pages,
 )
 from groundup.corpus.documents import Batch
 from groundup.corpus.keys import KeyWriter
@@ -67,10 +68,11 @@ class SegmentFolder:
         self.folder, self.unit, self.dedup = folder, unit, dedup
         self.finished = plan.units[unit].source == AGAINST
         self.bytes = 0
-        self._texts = TableWriter(folder / "documents.parquet", WORK_SCHEMA, compression="lz4")
+        # Written once and read once or twice: compressing costs more time than it saves.
+        self._texts = TableWriter(folder / "documents.parquet", WORK_SCHEMA, compression="none")
         self._summaries: list[np.ndarray] = []
         self._tables: dict[str, KeyWriter] = {}
-        if first and dedup.exact:
+        if dedup.exact:
             self._tables["exact"] = KeyWriter(folder / "exact.npy", 3)
         if first and dedup.lines is not None:
             self._tables["lines"] = KeyWriter(folder / "lines.npy", 2)
@@ -105,8 +107,8 @@ class SegmentFolder:
         if (table := self._tables.get("sites")) is not None:
             both, sites, documents = site_keys(batch.texts, batch.columns["url"])
             table.add(both, sites, numbers[documents])
-            pages = site_pages(batch.columns["url"])
-            self._tables["pages"].add(pages[:, 0], pages[:, 1])
+            sites = page_sites(batch.columns["url"])
+            self._tables["pages"].add(sites[sites != NO_SITE], numbers[sites != NO_SITE])
         if self._fingerprints is not None and (near := self.dedup.near) is not None:
             signatures = sign(batch.texts, near)
             self._fingerprints.write(np.ascontiguousarray(fingerprints(signatures)).tobytes())

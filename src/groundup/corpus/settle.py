@@ -7,6 +7,7 @@ import pyarrow as pa
 
 from groundup.corpus.dedup import (
     boilerplate_lines,
+    count_pages,
     first_of_each,
     remove_boilerplate,
     remove_lines,
@@ -15,7 +16,7 @@ from groundup.corpus.dedup import (
 )
 from groundup.corpus.documents import Batch, Outcome
 from groundup.corpus.funnel import SourceFunnel
-from groundup.corpus.harvest import count, refuse
+from groundup.corpus.harvest import count, judge_again, refuse
 from groundup.corpus.keys import read_range, read_rows_of
 from groundup.corpus.plan import AGAINST, Beat, Plan, Segment, finished_folder
 from groundup.corpus.policy import Policy
@@ -28,24 +29,43 @@ from groundup.run import write_json
 NOTHING_LEFT = "nothing_left"
 
 
-def settle(plan: Plan, number: int, ranges: int) -> None:
-    """Make WORK/settle/<range>: which documents are repetitions, and which lines of which documents go.
+def settle(plan: Plan, number: int, ranges: int, phase: str = "settle") -> None:
+    """Make WORK/<phase>/<range>: exact.npy, the ordinals of documents that repeat another, sorted.
 
-    exact.npy (ordinal) of documents that go; lines.npy and sites.npy (ordinal, key) of lines that go. All sorted.
+    The phase "settle" looks at the texts as harvested, "settle_again" at those that have lost lines.
+    """
+    with finished_folder(plan.place(phase, number)) as folder:
+        rows = read_range(plan.tables("exact", final=phase == "settle_again"), number, ranges)
+        stays = first_of_each(rows[:, :2], rows[:, 2])
+        np.save(folder / "exact.npy", np.sort(rows[~stays, 2])[:, None], allow_pickle=False)
+
+
+def settle_lines(plan: Plan, number: int, ranges: int) -> None:
+    """Make WORK/settle_lines/<range>: lines.npy and sites.npy, (ordinal, key) of the lines that go, sorted.
+
+    Documents that go as a whole don't count: neither do their lines, nor are they pages of their site.
     """
     dedup = plan.section.dedup
-    with finished_folder(plan.place("settle", number)) as folder:
-        if dedup.exact:
-            rows = read_range(plan.tables("exact"), number, ranges)
-            stays = first_of_each(rows[:, :2], rows[:, 2])
-            np.save(folder / "exact.npy", np.sort(rows[~stays, 2])[:, None], allow_pickle=False)
+    gone = plan.gone("settle")
+    with finished_folder(plan.place("settle_lines", number)) as folder:
         if dedup.lines is not None:
             rows = read_range(plan.tables("lines"), number, ranges)
+            rows = rows[~np.isin(rows[:, 1], gone)]
             np.save(folder / "lines.npy", surplus_lines(rows, dedup.lines), allow_pickle=False)
         if dedup.boilerplate is not None:
             rows = read_range(plan.tables("sites"), number, ranges)
-            pages = total_pages(read_range(plan.tables("pages"), 0, 1))
-            np.save(folder / "sites.npy", boilerplate_lines(rows, pages, dedup.boilerplate), allow_pickle=False)
+            rows = rows[~np.isin(rows[:, 2], gone)]
+            found = boilerplate_lines(rows, _pages(plan, gone), dedup.boilerplate)
+            np.save(folder / "sites.npy", found, allow_pickle=False)
+
+
+def _pages(plan: Plan, gone: np.ndarray) -> np.ndarray:
+    """How many pages each site has, uint64 [s, 2], added up segment by segment."""
+    counts = [np.empty((0, 2), np.uint64)]
+    for path in plan.tables("pages"):
+        rows = np.load(path, allow_pickle=False)
+        counts.append(count_pages(rows[~np.isin(rows[:, 1], gone), 0]))
+    return total_pages(np.concatenate(counts))
 
 
 def refine(plan: Plan, index: int, beat: Beat) -> None:
@@ -81,7 +101,7 @@ def _without_lines(table: pa.Table, plan: Plan, segment: Segment, funnel: Source
         if getattr(dedup, step) is None or not len(batch):
             continue
         numbers = ordinals(segment.unit, batch.columns["row"].to_numpy())
-        removals = read_rows_of(plan.decisions("settle", name), int(numbers[0]), int(numbers[-1]) + 1)
+        removals = read_rows_of(plan.decisions("settle_lines", name), int(numbers[0]), int(numbers[-1]) + 1)
         whole = batch.columns["messages"].is_valid().to_numpy(zero_copy_only=False)
         removals = removals[~np.isin(removals[:, 0], numbers[whole])]
         if name == "sites":
@@ -94,32 +114,7 @@ def _without_lines(table: pa.Table, plan: Plan, segment: Segment, funnel: Source
         left = measure(texts)[1]
         failed = np.where((left == 0) & (lost > 0), 0, -1).astype(np.int16)
         outcome = Outcome(failed, np.full(len(batch), np.nan), texts)
-        batch = refuse(batch.with_columns(lost=pa.array(lost)), outcome, step, (NOTHING_LEFT,), funnel)
-        batch = _judged_again(batch, step, plan, funnel)
+        batch = refuse(batch.with_columns(changed=pa.array(lost > 0)), outcome, step, (NOTHING_LEFT,), funnel)
+        batch = judge_again(batch, step, Policy.of(plan), funnel)
         count(batch, step, funnel)
     return pa.table(batch.columns)
-
-
-def _judged_again(batch: Batch, step: str, plan: Plan, funnel: SourceFunnel) -> Batch:
-    """The batch less those documents that, having lost lines, break a rule of a filter."""
-    shortened = batch.columns["lost"].to_numpy() > 0
-    filters = Policy.of(plan).filters
-    if not shortened.any() or not filters:
-        return batch
-    again = batch.take(shortened)
-    for each in filters:
-        if not len(again):
-            break
-        again, outcome = each(again)
-        if outcome is not None:
-            rules = tuple(f"{each.name}/{rule}" for rule in each.rules)
-            again = refuse(again, outcome, step, rules, funnel)
-    rows = batch.columns["row"].to_numpy()
-    passed = np.isin(rows, again.columns["row"].to_numpy())
-    texts = batch.texts.to_pylist()
-    for number, text in zip(np.flatnonzero(passed).tolist(), again.texts.to_pylist(), strict=True):
-        texts[number] = text
-    edited = pa.array(texts, pa.large_string())
-    sizes, words = measure(edited)
-    batch = batch.with_columns(text=edited, bytes=pa.array(sizes), words=pa.array(words))
-    return batch.take(passed | ~shortened)

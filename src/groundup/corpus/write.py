@@ -20,6 +20,7 @@ from groundup.run import write_json
 
 SPLITS = ("train", "validation")
 EXACT, NEAR = "exact_duplicates", "near_duplicates"
+EQUAL_NOW = "equal_without_lines"  # documents that are equal once lines are removed
 
 
 def write(
@@ -66,8 +67,9 @@ def write(
 def _kept(plan: Plan, segment: Segment, funnel: SourceFunnel) -> Iterator[pa.RecordBatch]:
     """The segment's row groups less the duplicates, which are counted."""
     duplicates = []
-    if plan.section.dedup.exact and not plan.refines:
-        duplicates.append((EXACT, dropped(plan, segment, "settle", "exact")))
+    if plan.section.dedup.exact:
+        step, phase = (EQUAL_NOW, "settle_again") if plan.refines else (EXACT, "settle")
+        duplicates.append((step, dropped(plan, segment, phase, "exact")))
     if plan.section.dedup.near is not None:
         duplicates.append((NEAR, dropped(plan, segment, "cluster", "near")))
     for table in read_groups(plan.texts(segment) / "documents.parquet"):
@@ -124,7 +126,8 @@ def _passages(table: pa.RecordBatch, limit: int | None) -> pa.RecordBatch:
         texts += pieces
     cut = as_texts(texts)
     sizes, words = measure(cut)
-    columns = {name: table.column(name).take(pa.array(rows)) for name in table.column_names}
+    kept = [name for name in table.column_names if name not in ("text", "bytes", "words")]
+    columns = {name: table.column(name).take(pa.array(rows)) for name in kept}
     return pa.record_batch(columns | {"text": cut, "bytes": pa.array(sizes), "words": pa.array(words)})
 
 

@@ -94,7 +94,8 @@ class DedupSection(Section):
     near: NearSection | None = Field(default=None, description="Documents nearly equal to another.")
     against: tuple[str, ...] = Field(
         default=(),
-        description="Runs whose finished corpora count as read before: what they hold is not kept again. Paths.",
+        description="Runs whose finished corpora count as read before: documents that they hold are not kept again "
+        "(a corpus cut into passages holds passages). Paths.",
     )
 
 

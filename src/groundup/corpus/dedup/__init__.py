@@ -14,7 +14,10 @@ and ordinals only: not on batches, ranges, the order of rows or the number of wo
 """
 
 from groundup.corpus.dedup.boilerplate import (
+    NO_SITE,
     boilerplate_lines,
+    count_pages,
+    page_sites,
     remove_boilerplate,
     site_keys,
     site_of,
@@ -27,9 +30,11 @@ from groundup.corpus.dedup.lines import line_keys, remove_lines, surplus_lines
 from groundup.corpus.dedup.near import band_keys, fingerprints, keep_ranks, sign
 
 __all__ = [
+    "NO_SITE",
     "band_keys",
     "boilerplate_lines",
     "choose",
+    "count_pages",
     "exact_jaccard",
     "exact_keys",
     "fingerprints",
@@ -37,6 +42,7 @@ __all__ = [
     "keep_ranks",
     "line_keys",
     "near_pairs",
+    "page_sites",
     "remove_boilerplate",
     "remove_lines",
     "sign",

@@ -28,7 +28,12 @@ def site_of(url: str | None) -> str:
 
 def site_pages(urls: pa.Array) -> np.ndarray:
     """How many pages of each site are among some documents: uint64 [s, 2] of (site, pages), sorted."""
-    sites, pages = np.unique(_sites(urls), return_counts=True)
+    return count_pages(page_sites(urls))
+
+
+def count_pages(sites: np.ndarray) -> np.ndarray:
+    """The same from the sites of pages, uint64 [n]."""
+    sites, pages = np.unique(sites, return_counts=True)
     rows = np.stack((sites, pages.astype(np.uint64)), axis=1)
     return np.asarray(rows[sites != NO_SITE])
 
@@ -48,7 +53,7 @@ def site_keys(texts: pa.LargeStringArray, urls: pa.Array) -> tuple[np.ndarray, n
         line that a page has twice is listed once. Pages without an address have no site and list nothing, nor do
         lines without a letter.
     """
-    sites = _sites(urls)
+    sites = page_sites(urls)
     with_site = np.flatnonzero(sites != NO_SITE)
     found = _lines_of_sites(texts.take(pa.array(with_site)).to_pylist(), sites[with_site])
     keys, documents = pairs_once(found.hashes, with_site[found.documents])
@@ -88,7 +93,7 @@ def remove_boilerplate(
     texts: pa.LargeStringArray, urls: pa.Array, ordinals: np.ndarray, removals: np.ndarray
 ) -> tuple[pa.LargeStringArray, np.ndarray]:
     """Take the lines out that `boilerplate_lines` named; as `lines.remove_lines`."""
-    sites = _sites(urls)
+    sites = page_sites(urls)
     return take_out(texts, ordinals, removals, lambda some, rows: _lines_of_sites(some, sites[rows]))
 
 
@@ -97,7 +102,7 @@ def _lines_of_sites(texts: list[str], sites: np.ndarray) -> Lines:
     return Lines(mixed(found.hashes + mixed(sites[found.documents])), found.documents, found.numbers)
 
 
-def _sites(urls: pa.Array) -> np.ndarray:
+def page_sites(urls: pa.Array) -> np.ndarray:
     """uint64 [n]: a hash of each document's site, NO_SITE for those that have none."""
     return np.array([_hash(site_of(url)) for url in urls.to_pylist()], np.uint64)
 
