@@ -176,7 +176,7 @@ def fast_text(page: str) -> str:
     It takes a list close beneath the page's body for a menu. That holds for pages of a site's machinery; in a plain
     page the text itself stands there, so it is moved three elements down.
     """
-    if len(page.split("<div", _PLAIN_PAGE)) <= _PLAIN_PAGE:
+    if page.count("<div") < _PLAIN_PAGE:
         page = _moved_down(page)
     markup = extract_plain_text(
         page,
@@ -262,7 +262,7 @@ def _lay_out(lines: Iterator[str], lists: list[int]) -> Iterator[str]:
             if "<li>" in line:
                 mark = _next_mark(lists)
             text, breaks = _ELEMENT.sub("", line), line.count("<br>")
-        text = text.strip(" ")
+        text = "" if text.isspace() else text.strip(" ")
         if "\t\t" in text:  # cells of a table
             text = "\t".join([cell.strip() for cell in text.split("\t\t")])
         if text and mark:
