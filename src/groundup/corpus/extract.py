@@ -125,12 +125,16 @@ def is_too_complex(data: bytes) -> bool:
     All tags are counted; only where they are many, or many more open than close, are they read one by one.
     """
     characters = np.frombuffer(data + bytes(16), np.uint8)
-    opened = np.flatnonzero(characters == ord("<"))
-    if len(opened) > MOST_TAGS:
+    begins = characters == ord("<")
+    tags = np.count_nonzero(begins)
+    if tags > MOST_TAGS:
         return True
+    unclosed = tags - 2 * np.count_nonzero(begins[:-1] & (characters[1:] == ord("/")))
+    many = tags > _SUSPECT_TAGS or unclosed > _SUSPECT_UNCLOSED
+    if not many and not _has_gap(data):
+        return False
+    opened = np.flatnonzero(begins)
     closing = characters[opened + 1] == ord("/")
-    unclosed = len(opened) - 2 * np.count_nonzero(closing)
-    many = len(opened) > _SUSPECT_TAGS or unclosed > _SUSPECT_UNCLOSED
     if many and _is_nested(characters, opened, closing):
         return True
     for start in opened[np.diff(opened, append=len(data)) > LONGEST_TAG].tolist():
@@ -138,6 +142,17 @@ def is_too_complex(data: bytes) -> bool:
         tag = data[start : end if end >= 0 else len(data)]
         if len(tag) > LONGEST_TAG and tag[1:2].isalpha() and len(tag.split()) > MOST_ATTRIBUTES:
             return True
+    return False
+
+
+def _has_gap(data: bytes) -> bool:
+    """Whether `LONGEST_TAG` bytes may stand between one "<" and the next; False is certain."""
+    place = 0
+    while place + LONGEST_TAG < len(data):
+        following = data.rfind(b"<", place + 1, place + LONGEST_TAG)
+        if following < 0:
+            return True
+        place = following
     return False
 
 

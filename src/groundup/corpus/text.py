@@ -85,7 +85,7 @@ def decode(data: bytes, declared: str | None = None, *, begins: bool = True) -> 
     codec = codec_of(declared)
     if codec in ("utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be") and b"\0" in data:
         return Decoded(data.decode(codec, "replace"), codec)
-    if b"\x1b$" in data:  # ISO-2022-JP is valid ASCII, with escape sequences
+    if b"\x1b" in data and b"\x1b$" in data:  # ISO-2022-JP is valid ASCII, with escape sequences
         japanese = _decode_as(data, "iso2022_jp")
         if japanese is not None:
             return japanese
