@@ -146,7 +146,7 @@ def test_what_is_done_is_not_done_again(web: Path, tmp_path: Path, phase: str, m
         done.append((task["phase"], task["index"]))
         return real(task)
 
-    monkeypatch.setattr(phases, "perform", dying)
+    monkeypatch.setattr(build, "perform", dying)
     monkeypatch.delenv("died", raising=False)
     work = tmp_path / "work"
     with pytest.raises(KeyboardInterrupt):
@@ -261,7 +261,7 @@ def test_documents_that_are_equal_without_a_line_stay_once(tmp_path: Path) -> No
     source = rows(tmp_path / "rows.jsonl", pages)
     build_corpus(section(source, dedup={"boilerplate": {}}), seed=1, out=tmp_path / "out")
     assert everything(tmp_path / "out") == {prose(n) for n in range(20)}
-    assert refused_by(tmp_path / "out", "equal_without_lines") == {"equal_without_line": 5}
+    assert refused_by(tmp_path / "out", "equal_without_lines") == {"exact_duplicate": 5}
 
 
 @pytest.mark.parametrize("dedup", [{}, {"near": {}, "lines": {}, "boilerplate": {}}])

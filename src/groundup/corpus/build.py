@@ -11,10 +11,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from groundup.corpus.documents import Part
 from groundup.corpus.engine import Engine
 from groundup.corpus.funnel import SourceFunnel, funnel_json
 from groundup.corpus.keys import count_rows, ranges
+from groundup.corpus.phases import perform
 from groundup.corpus.plan import AGAINST, Plan, Segment, as_task, read_beat, read_record
+from groundup.corpus.policy import prepare_policy, step_names
 from groundup.corpus.sources import Source, external_identities, resolve_sources
 from groundup.corpus.store import write_rejections
 from groundup.corpus.units import Unit, content_bytes, make_units
@@ -56,7 +59,6 @@ def build_corpus(
 
     Raises UserError for a missing source, and for a corpus of fewer than two documents.
     """
-    from groundup.corpus.policy import prepare_policy, step_names  # with all their libraries, which take a second
     from groundup.corpus.report import show
     from groundup.corpus.sankey import sankey_svg
 
@@ -127,8 +129,6 @@ class _Phases:
     """Runs phases one after another; what is done already is left as it is."""
 
     def __init__(self, plan: Plan, engine: Engine) -> None:
-        from groundup.corpus.policy import step_names
-
         self._plan, self._engine = plan, engine
         self._unfiltered = not step_names(plan.section)
 
@@ -138,8 +138,6 @@ class _Phases:
         todo = {
             index: size for index, size in zip(indices, sizes, strict=True) if not plan.place(phase, index).is_dir()
         }
-        from groundup.corpus.phases import perform
-
         tasks = [as_task(plan.work, phase, index) | extra for index in todo]
         if not tasks:
             return
@@ -199,7 +197,7 @@ def _begin(section: CorpusSection, seed: int, sources: list[Source], work: Path,
     plan = Plan(folder, section, seed, tuple((source.name, source.table) for source in sources), tuple(units))
     if not (folder / "plan.json").exists():
         folder.mkdir(parents=True, exist_ok=True)
-        plan.save(now)
+        plan.save()
     return plan
 
 
@@ -212,8 +210,6 @@ def _size(unit: Unit) -> int:
 
 def _against_units(section: CorpusSection) -> list[Unit]:
     """Units that read finished corpora, which come before all others. Raises UserError where there is none."""
-    from groundup.corpus.documents import Part
-
     units = []
     for number, run in enumerate(section.dedup.against):
         files = sorted(Path(run).expanduser().glob("corpus/documents/*.parquet"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -22,8 +21,6 @@ __all__ = ["Contamination", "Targets", "decontaminate"]
 EXAMPLES = 5  # of each task
 AROUND = 80  # characters before and after
 Remove = Literal["document", "span", "nothing"]
-
-_MARKS = re.compile(r"[^\w\s]*")
 
 
 def decontaminate(texts: pa.LargeStringArray, targets: Targets, remove: Remove) -> tuple[Outcome, Hits]:
@@ -58,9 +55,16 @@ def without_spans(text: str, spans: Sequence[tuple[int, int]]) -> str:
     position = 0
     for start, end in spans:
         left = text[position:start]
-        kept = _join(kept, left[: len(left) - len(_MARKS.match(left[::-1]).group())])  # type: ignore[union-attr]
-        position = _MARKS.match(text, end).end()  # type: ignore[union-attr]
+        kept = _join(kept, left[: _past_marks(left, len(left) - 1, -1) + 1])
+        position = _past_marks(text, end, 1)
     return _join(kept, text[position:]).strip()
+
+
+def _past_marks(text: str, place: int, step: Literal[1, -1]) -> int:
+    """From `place` on, or back, the first character that is no punctuation; one past the text where there is none."""
+    while 0 <= place < len(text) and not (text[place].isalnum() or text[place].isspace() or text[place] == "_"):
+        place += step
+    return place
 
 
 @dataclass

@@ -25,7 +25,6 @@ from groundup.run import GroundupError, UserError, log
 # Before daft is first imported: no telemetry, and no progress bars of its own on our standard error.
 os.environ.setdefault("DO_NOT_TRACK", "1")
 os.environ.setdefault("DAFT_PROGRESS_BAR", "0")
-os.environ.setdefault("RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS", "0")
 
 TRIES = 3  # for tasks whose worker died; an error that a task itself raises is final
 
@@ -36,7 +35,7 @@ class Engine:
     """Where tasks run.
 
     Args:
-        workers: processes; 1 runs tasks in this very process.
+        workers: processes; 1 runs tasks in this very process. A cluster has one for each of its processors.
         cluster: None for this machine; "local" for a Ray started for the purpose; else the address of a Ray
             cluster whose nodes have groundup installed and see the run directory at the same absolute path.
 
@@ -46,7 +45,7 @@ class Engine:
     def __init__(self, workers: int = 1, cluster: str | None = None) -> None:
         self.workers, self.cluster = max(1, workers), cluster
         if cluster is not None:
-            _join_cluster(cluster)
+            self.workers = _join_cluster(cluster)
 
     def run(
         self, perform: Perform, tasks: Sequence[dict[str, Any]], workers: int | None = None
@@ -127,7 +126,6 @@ def _in_thread(items: Iterator[Any]) -> Iterator[Any]:
     query. Here the main thread waits in Python, so that the build's own handlers act at once.
     """
     ready: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
-
     given_up = threading.Event()
 
     def pump() -> None:
@@ -176,7 +174,7 @@ def _perform(perform: Perform, task: str) -> str:
     except UserError as error:
         parts = {"what": error.what, "where": error.where, "expected": error.expected, "mend": error.mend}
         return json.dumps({"user_error": parts})
-    except Exception:  # noqa: BLE001
+    except Exception:  # noqa: BLE001  # handed over with its traceback, and raised by `_checked`
         return json.dumps({"error": traceback.format_exc(), "task": task})
 
 
@@ -231,8 +229,8 @@ def _knock(address: str) -> None:
         socket.create_connection((host, int(port)), timeout=10).close()
 
 
-def _join_cluster(cluster: str) -> None:
-    """Make Daft's runner Ray's, once in a process."""
+def _join_cluster(cluster: str) -> int:
+    """Make Daft's runner Ray's, once in a process; the processors of the cluster."""
     try:
         import ray
     except ImportError as error:
@@ -253,3 +251,5 @@ def _join_cluster(cluster: str) -> None:
             mend="start one with `ray start --head`; where it asks for tokens, set RAY_AUTH_MODE=token on every node",
         ) from error
     daft.set_runner_ray(noop_if_initialized=True)
+    resources: dict[str, float] = cast(Any, ray).cluster_resources()
+    return max(1, int(resources.get("CPU", 1)))

@@ -15,8 +15,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from groundup.corpus.accounts import count, refuse
 from groundup.corpus.clean import clean
-from groundup.corpus.documents import Batch, Outcome, Raw, ReaderOptions, Refused
+from groundup.corpus.documents import Batch, Raw, ReaderOptions, Refused
 from groundup.corpus.extract import extract
 from groundup.corpus.funnel import SourceFunnel, safe
 from groundup.corpus.plan import AGAINST, Beat, Plan, finished_folder
@@ -209,34 +210,6 @@ def judge_again(batch: Batch, step: str, policy: Policy, funnel: SourceFunnel) -
     stays = ~changed
     stays[passed] = True
     return batch.with_columns(text=edited, bytes=pa.array(sizes), words=pa.array(words)).take(stays)
-
-
-def refuse(batch: Batch, outcome: Outcome, step: str, rules: tuple[str, ...], funnel: SourceFunnel) -> Batch:
-    """The documents that break no rule, with their edited texts; the others are counted by rule."""
-    failed = np.flatnonzero(outcome.failed >= 0)
-    columns = batch.columns
-    for row in failed.tolist():
-        value = float(outcome.value[row])
-        funnel.reject(
-            step,
-            rules[outcome.failed[row]],
-            file=columns["file"][row].as_py(),
-            record=columns["record"][row].as_py(),
-            value=None if np.isnan(value) else value,
-            text=lambda row=row: columns["text"][row].as_py(),  # type: ignore[misc]
-            size=columns["bytes"][row].as_py(),
-            words=columns["words"][row].as_py(),
-        )
-    if outcome.texts is not None and outcome.texts is not batch.texts:
-        sizes, words = measure(outcome.texts)
-        batch = batch.with_columns(text=outcome.texts, bytes=pa.array(sizes), words=pa.array(words))
-    return batch.take(outcome.failed < 0) if len(failed) else batch
-
-
-def count(batch: Batch, step: str, funnel: SourceFunnel) -> None:
-    """All documents of the batch have passed `step`."""
-    total: dict[str, Any] = {name: int(np.sum(batch.columns[name].to_numpy())) for name in ("bytes", "words")}
-    funnel.count(step, len(batch), total["bytes"], total["words"])
 
 
 def _size(text: str) -> int:

@@ -176,7 +176,8 @@ def _langid() -> Callable[[str], list[tuple[str, float]]]:
     """py3langid's ranking: (its code, log-probability up to a constant), the likeliest first."""
     from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
-    return LanguageIdentifier.from_model_file(MODEL_FILE).rank  # type: ignore[no-any-return]
+    rank: Callable[[str], list[tuple[str, float]]] = LanguageIdentifier.from_model_file(MODEL_FILE).rank
+    return rank
 
 
 @cache

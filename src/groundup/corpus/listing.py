@@ -314,7 +314,7 @@ def explained(path: str, where: str) -> Iterator[None]:
             expected=None,
             mend="pip install 'groundup[remote]'",
         ) from error
-    except Exception as error:
+    except Exception as error:  # each store has its own kinds, and all come from what the user named
         raise bad_source(
             path,
             where,

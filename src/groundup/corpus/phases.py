@@ -14,7 +14,7 @@ def perform(task: dict[str, Any]) -> dict[str, Any]:
     Each phase is imported where it begins: a worker of a short phase needn't load the libraries of all.
     """
     work, phase, index = Path(task["work"]), task["phase"], task["index"]
-    plan = load_plan(work, (work / "plan.json").stat().st_mtime_ns)
+    plan = load_plan(work)
     if not plan.place(phase, index).is_dir():
         beat = Beat(work, phase, index)
         match phase:

@@ -52,10 +52,9 @@ class Plan:
     sources: tuple[tuple[str, SourceTable], ...]
     units: tuple[Unit, ...]
 
-    def save(self, fingerprint: str) -> None:
-        """Write WORK/plan.json; `fingerprint` says later whether the work may go on."""
+    def save(self) -> None:
+        """Write WORK/plan.json."""
         content = {
-            "fingerprint": fingerprint,
             "section": self.section.model_dump(mode="json"),
             "seed": self.seed,
             "sources": [[name, table.model_dump(mode="json")] for name, table in self.sources],
@@ -104,8 +103,8 @@ class Plan:
 
 
 @lru_cache(maxsize=2)
-def load_plan(work: Path, changed: int) -> Plan:
-    """The plan in WORK/plan.json. `changed` (its time of change) keeps an older one from being used."""
+def load_plan(work: Path) -> Plan:
+    """The plan in WORK/plan.json. A folder has one plan for good: other inputs work in another."""
     content = read_json(work / "plan.json")
     return Plan(
         work,

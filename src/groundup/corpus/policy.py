@@ -45,7 +45,7 @@ class Step(Protocol):
 class Policy:
     """All steps of a plan between cleaning and deduplication."""
 
-    _known: tuple[tuple[Path, int], Policy] | None = None
+    _known: tuple[Path, Policy] | None = None
 
     def __init__(self, steps: Sequence[Step]) -> None:
         self.steps = tuple(steps)
@@ -65,9 +65,8 @@ class Policy:
     @classmethod
     def of(cls, plan: Plan) -> Policy:
         """The policy of a plan; made once in a process."""
-        key = (plan.work, (plan.work / "plan.json").stat().st_mtime_ns)
-        if cls._known is None or cls._known[0] != key:
-            cls._known = (key, Policy(list(_steps(plan))))
+        if cls._known is None or cls._known[0] != plan.work:
+            cls._known = (plan.work, Policy(list(_steps(plan))))
         return cls._known[1]
 
 

@@ -13,6 +13,7 @@ fingerprints.bin    uint8, a row of `signature` numbers a document          wher
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -33,7 +34,7 @@ from groundup.corpus.dedup import (
 from groundup.corpus.documents import Batch
 from groundup.corpus.keys import KeyWriter
 from groundup.corpus.plan import AGAINST, Plan
-from groundup.corpus.store import TableWriter
+from groundup.corpus.store import TableWriter, read_groups
 
 WORK_SCHEMA = pa.schema(
     [
@@ -180,6 +181,12 @@ class SegmentWriter:
             self._close()
         else:
             shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def read_texts(folder: Path) -> Iterator[Batch]:
+    """The documents of a segment with all that is known of them, a row group at a time."""
+    for table in read_groups(folder / "documents.parquet"):
+        yield Batch({name: table.column(name).combine_chunks() for name in WORK_SCHEMA.names})
 
 
 def read_summaries(folder: Path) -> np.ndarray:

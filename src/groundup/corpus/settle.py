@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
+from groundup.corpus.accounts import count, refuse, without
 from groundup.corpus.dedup import (
     boilerplate_lines,
     count_pages,
@@ -16,14 +17,13 @@ from groundup.corpus.dedup import (
 )
 from groundup.corpus.documents import Batch, Outcome
 from groundup.corpus.funnel import SourceFunnel
-from groundup.corpus.harvest import count, judge_again, refuse
+from groundup.corpus.harvest import judge_again
 from groundup.corpus.keys import read_range, read_rows_of
 from groundup.corpus.plan import AGAINST, Beat, Plan, Segment, finished_folder
 from groundup.corpus.policy import Policy
-from groundup.corpus.segments import WORK_SCHEMA, SegmentFolder, ordinals
+from groundup.corpus.segments import SegmentFolder, ordinals, read_texts
 from groundup.corpus.sizes import measure
-from groundup.corpus.store import read_groups
-from groundup.corpus.write import EXACT, dropped, without
+from groundup.corpus.write import EXACT, EXACT_RULE, dropped
 from groundup.run import write_json
 
 NOTHING_LEFT = "nothing_left"
@@ -77,26 +77,25 @@ def refine(plan: Plan, index: int, beat: Beat) -> None:
     repetitions = dropped(plan, segment, "settle", "exact") if plan.section.dedup.exact else np.empty(0, np.int64)
     with finished_folder(plan.place("refine", index)) as folder:
         writer = SegmentFolder(folder, plan, segment.unit, first=False, final=True)
-        for table in read_groups(plan.harvested(segment) / "documents.parquet"):
+        for batch in read_texts(plan.harvested(segment)):
             if not against:
-                table = without(table, EXACT, repetitions, funnel) if plan.section.dedup.exact else table
-                table = _without_lines(table, plan, segment, funnel)
-            batch = Batch({field.name: table.column(field.name).combine_chunks() for field in WORK_SCHEMA})
+                if plan.section.dedup.exact:
+                    batch = without(batch, repetitions, EXACT, EXACT_RULE, funnel)
+                batch = _without_lines(batch, plan, segment, funnel)
             if len(batch):
                 writer.add(batch, batch.columns["row"].to_numpy())
-            beat(int(np.sum(table.column("bytes").to_numpy())))
+            beat(int(batch.columns["bytes"].to_numpy().sum()))
         writer.close()
         write_json(folder / "record.json", {"funnel": funnel.dump()})
 
 
-def _without_lines(table: pa.Table, plan: Plan, segment: Segment, funnel: SourceFunnel) -> pa.Table:
+def _without_lines(batch: Batch, plan: Plan, segment: Segment, funnel: SourceFunnel) -> Batch:
     """The documents less boilerplate, then less lines that others have; what is left empty is refused.
 
     A chat keeps all its lines: it is learned whole. What has lost lines is judged by the filters once more, so that
     no document stays that they would refuse.
     """
     dedup = plan.section.dedup
-    batch = Batch({field.name: table.column(field.name).combine_chunks() for field in WORK_SCHEMA})
     for step, name in (("boilerplate", "sites"), ("lines", "lines")):
         if getattr(dedup, step) is None or not len(batch):
             continue
@@ -117,4 +116,4 @@ def _without_lines(table: pa.Table, plan: Plan, segment: Segment, funnel: Source
         batch = refuse(batch.with_columns(changed=pa.array(lost > 0)), outcome, step, (NOTHING_LEFT,), funnel)
         batch = judge_again(batch, step, Policy.of(plan), funnel)
         count(batch, step, funnel)
-    return pa.table(batch.columns)
+    return batch

@@ -10,16 +10,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from groundup.corpus.accounts import count, without
+from groundup.corpus.documents import Batch
 from groundup.corpus.funnel import SourceFunnel
 from groundup.corpus.keys import read_rows_of
 from groundup.corpus.plan import Beat, Plan, Segment, finished_folder
+from groundup.corpus.segments import read_texts
 from groundup.corpus.sizes import as_texts, measure, utf8
-from groundup.corpus.store import SCHEMA, TableWriter, read_groups
+from groundup.corpus.store import SCHEMA, TableWriter
 from groundup.corpus.text import digest, passages, split_position
 from groundup.run import write_json
 
 SPLITS = ("train", "validation")
-EXACT, NEAR = "exact_duplicates", "near_duplicates"
+EXACT, NEAR, EXACT_RULE = "exact_duplicates", "near_duplicates", "exact_duplicate"
 EQUAL_NOW = "equal_without_lines"  # documents that are equal once lines are removed
 
 
@@ -45,39 +48,39 @@ def write(
     with finished_folder(plan.place(phase, index)) as folder:
         writers = {split: TableWriter(folder / f"{split}-{index:05d}.parquet", SCHEMA) for split in SPLITS}
         lowest = 1.0
-        for table in _kept(plan, segment, funnel):
-            table = _passages(table, limit)
-            identities = [digest(text) for text in _each(table.column("text"))]
+        for batch in _kept(plan, segment, funnel):
+            batch = _passages(batch, limit)
+            identities = [digest(text) for text in _each(batch.texts)]
             positions = np.array([split_position(identity) for identity in identities])
             lowest = min(lowest, positions.min())
             held = positions < fraction if threshold is None else positions <= max(fraction, threshold)
-            columns = {name: table.column(name) for name in table.column_names} | {
+            columns = batch.columns | {
                 "id": pa.array([identity.hex() for identity in identities]),
-                "source": table.column("file"),
-                "mixture": pa.array([name] * len(table)),
+                "source": batch.columns["file"],
+                "mixture": pa.array([name] * len(batch)),
             }
             for split, writer in writers.items():
                 _write(writer, split, columns, held == (split == "validation"), funnel)
-            beat(table.column("bytes").to_numpy().sum())
+            beat(int(batch.columns["bytes"].to_numpy().sum()))
         for writer in writers.values():
             writer.close()
         write_json(folder / "record.json", {"funnel": funnel.dump(), "lowest_position": lowest})
 
 
-def _kept(plan: Plan, segment: Segment, funnel: SourceFunnel) -> Iterator[pa.RecordBatch]:
+def _kept(plan: Plan, segment: Segment, funnel: SourceFunnel) -> Iterator[Batch]:
     """The segment's row groups less the duplicates, which are counted."""
     duplicates = []
     if plan.section.dedup.exact:
         step, phase = (EQUAL_NOW, "settle_again") if plan.refines else (EXACT, "settle")
-        duplicates.append((step, dropped(plan, segment, phase, "exact")))
+        duplicates.append((dropped(plan, segment, phase, "exact"), step, EXACT_RULE))
     if plan.section.dedup.near is not None:
-        duplicates.append((NEAR, dropped(plan, segment, "cluster", "near")))
-    for table in read_groups(plan.texts(segment) / "documents.parquet"):
-        for step, losers in duplicates:
-            table = without(table, step, losers, funnel)
-        _count(table, "kept", funnel)
-        if len(table):
-            yield table.combine_chunks().to_batches()[0]
+        duplicates.append((dropped(plan, segment, "cluster", "near"), NEAR, "near_duplicate"))
+    for batch in read_texts(plan.texts(segment)):
+        for losers, step, rule in duplicates:
+            batch = without(batch, losers, step, rule, funnel)
+        count(batch, "kept", funnel)
+        if len(batch):
+            yield batch
 
 
 def dropped(plan: Plan, segment: Segment, phase: str, name: str) -> np.ndarray:
@@ -87,54 +90,30 @@ def dropped(plan: Plan, segment: Segment, phase: str, name: str) -> np.ndarray:
     return (found[:, 0] & np.uint64(0xFFFFFFFF)).astype(np.int64)
 
 
-def without(table: pa.Table, step: str, losers: np.ndarray, funnel: SourceFunnel) -> pa.Table:
-    """The table less the rows `losers`; both what goes and what stays are counted."""
-    lost = np.isin(table.column("row").to_numpy().astype(np.int64), losers, assume_unique=True)
-    for number in np.flatnonzero(lost).tolist():
-        row = {name: table.column(name)[number] for name in ("file", "record", "bytes", "words", "text")}
-        funnel.reject(
-            step,
-            step.removesuffix("s"),
-            file=row["file"].as_py(),
-            record=row["record"].as_py(),
-            text=row["text"].as_py,
-            size=row["bytes"].as_py(),
-            words=row["words"].as_py(),
-        )
-    table = table.filter(pa.array(~lost)) if lost.any() else table
-    _count(table, step, funnel)
-    return table
-
-
-def _count(table: pa.Table, step: str, funnel: SourceFunnel) -> None:
-    size, words = (int(table.column(name).to_numpy().sum()) for name in ("bytes", "words"))
-    funnel.count(step, len(table), size, words)
-
-
-def _passages(table: pa.RecordBatch, limit: int | None) -> pa.RecordBatch:
+def _passages(batch: Batch, limit: int | None) -> Batch:
     """The documents, those of more than `limit` characters as passages; a chat is never cut."""
     if limit is None:
-        return table
-    long = pc.and_(pc.greater(pc.utf8_length(table.column("text")), limit), pc.is_null(table.column("messages")))
+        return batch
+    long = pc.and_(pc.greater(pc.utf8_length(batch.texts), limit), pc.is_null(batch.columns["messages"]))
     if not pc.any(long).as_py():
-        return table
+        return batch
     rows: list[int] = []
     texts: list[str] = []
-    for row, (text, is_long) in enumerate(zip(table.column("text").to_pylist(), long.to_pylist(), strict=True)):
+    for row, (text, is_long) in enumerate(zip(batch.texts.to_pylist(), long.to_pylist(), strict=True)):
         pieces = passages(text, limit) if is_long else [text]
         rows += [row] * len(pieces)
         texts += pieces
     cut = as_texts(texts)
     sizes, words = measure(cut)
-    kept = [name for name in table.column_names if name not in ("text", "bytes", "words")]
-    columns = {name: table.column(name).take(pa.array(rows)) for name in kept}
-    return pa.record_batch(columns | {"text": cut, "bytes": pa.array(sizes), "words": pa.array(words)})
+    changed = {"text": cut, "bytes": pa.array(sizes), "words": pa.array(words)}
+    kept = Batch({name: column for name, column in batch.columns.items() if name not in changed})
+    return Batch(kept.take_rows(rows).columns | changed)
 
 
 def _each(texts: pa.LargeStringArray) -> Iterator[memoryview]:
     """The UTF-8 of each text, not copied."""
     data, offsets = utf8(texts)
-    view = memoryview(data)  # type: ignore[arg-type]  # an array has a buffer; its stubs say so from Python 3.12
+    view = data.data
     return (view[start:stop] for start, stop in pairwise(offsets.tolist()))
 
 

@@ -138,9 +138,10 @@ def _values(column: pa.Array) -> list[Any]:
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
     try:
-        return column.to_pylist()  # type: ignore[no-any-return]
+        values: list[Any] = column.to_pylist()
     except UnicodeDecodeError:
-        return column.cast(pa.large_binary()).to_pylist()  # type: ignore[no-any-return]
+        values = column.cast(pa.large_binary()).to_pylist()
+    return values
 
 
 def _string(value: Any) -> str | None:
