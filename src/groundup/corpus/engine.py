@@ -242,7 +242,7 @@ def _join_cluster(cluster: str) -> int:
     try:
         if not ray.is_initialized():
             _knock(cluster)
-            ray.init(address=None if cluster == "local" else cluster, log_to_driver=False, logging_level=logging.ERROR)
+            ray.init(address=cluster, log_to_driver=False, logging_level=logging.ERROR)
     except (OSError, RuntimeError, ValueError) as error:
         raise UserError(
             f"no Ray cluster answers at {cluster!r}: {error}",
