@@ -6,11 +6,15 @@ ids, model and training learn from them, posttraining aligns, evaluation measure
 book explains. Read each room's ``__init__.py`` to know the whole system.
 """
 
-from importlib.metadata import PackageNotFoundError, version
-
-try:
-    __version__ = version("groundup")
-except PackageNotFoundError:  # a source tree on sys.path that was never installed
-    __version__ = "0.0.0"
-
 __all__ = ["__version__"]
+
+
+def __getattr__(name: str) -> str:
+    if name != "__version__":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib.metadata import PackageNotFoundError, version  # here, since each worker would wait for it: 50 ms
+
+    try:
+        return version("groundup")
+    except PackageNotFoundError:  # a source tree on sys.path that was never installed
+        return "0.0.0"

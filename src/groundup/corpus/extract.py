@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
+from itertools import islice
 from typing import Any, Literal
 
 import numpy as np
@@ -59,11 +60,14 @@ _NEVER_NESTED = _numbers(
 _FORMATTING = _numbers("b big code em font i nobr s small strike strong tt u")
 
 _PLAIN_PAGE = 50  # a page with fewer <div> is a plain one; those of newspapers have a hundred and more
-_LINK = re.compile(r"<a [^>]*>([^<]*)")
-_ELEMENT = re.compile(r"</?(?:a|p|h[1-6]|[uo]l|li|pre|br)\b[^>]*>")
+_DIVISION = re.compile("<div")
+_ADDRESS = re.compile(r"<a [^>]*>")
+_LINK = re.compile(r"<a>([^<]*)")
+_ELEMENT = re.compile(r"</?(?:a|p|h[1-6]|[uo]l|li|pre|br)\b[^>\n]*>")
 _PROGRAM = re.compile(r"(<pre>.*?</pre>)", re.S)
 _BLANK_LINES = re.compile(r"\n(?:[^\S\n]*\n){2,}")
 _LIST = re.compile(r"</?[uo]l>")
+Line = tuple[str, str]  # of minimal HTML, and the same without its elements
 _BREAK = "\v"  # a line break that shows, among white space that does not
 
 
@@ -124,18 +128,20 @@ def is_too_complex(data: bytes) -> bool:
 
     All tags are counted; only where they are many, or many more open than close, are they read one by one.
     """
-    characters = np.frombuffer(data + bytes(16), np.uint8)
-    begins = characters == ord("<")
+    characters = np.frombuffer(data, np.uint8)
+    begins = characters[:-1] == ord("<")
     tags = np.count_nonzero(begins)
     if tags > MOST_TAGS:
         return True
-    unclosed = tags - 2 * np.count_nonzero(begins[:-1] & (characters[1:] == ord("/")))
+    unclosed = tags  # at most; fewer where some close
+    if tags > _SUSPECT_UNCLOSED:
+        unclosed -= 2 * np.count_nonzero(begins & (characters[1:] == ord("/")))
     many = tags > _SUSPECT_TAGS or unclosed > _SUSPECT_UNCLOSED
     if not many and not _has_gap(data):
         return False
     opened = np.flatnonzero(begins)
     closing = characters[opened + 1] == ord("/")
-    if many and _is_nested(characters, opened, closing):
+    if many and _is_nested(np.frombuffer(data + bytes(16), np.uint8), opened, closing):
         return True
     for start in opened[np.diff(opened, append=len(data)) > LONGEST_TAG].tolist():
         end = data.find(b">", start)
@@ -164,7 +170,7 @@ def _is_nested(characters: np.ndarray, opened: np.ndarray, closing: np.ndarray) 
         opened: int64 [t], where each "<" stands; closing: bool [t], whether "/" follows it.
     """
     starts = opened + 1 + closing
-    letters = characters[starts[:, None] + np.arange(8)]
+    letters = np.lib.stride_tricks.sliding_window_view(characters, 8)[starts]
     small = letters | 0x20
     in_name = (small >= ord("a")) & (small <= ord("z")) | (letters >= ord("0")) & (letters <= ord("9"))
     in_name = np.logical_and.accumulate(in_name, axis=1)
@@ -191,7 +197,7 @@ def fast_text(page: str) -> str:
     It takes a list close beneath the page's body for a menu. That holds for pages of a site's machinery; in a plain
     page the text itself stands there, so it is moved three elements down.
     """
-    if page.count("<div") < _PLAIN_PAGE:
+    if sum(1 for _ in islice(_DIVISION.finditer(page), _PLAIN_PAGE)) < _PLAIN_PAGE:
         page = _moved_down(page)
     markup = extract_plain_text(
         page,
@@ -206,12 +212,14 @@ def fast_text(page: str) -> str:
     )
     lists: list[int] = []
     parts = []
-    for number, part in enumerate(_PROGRAM.split(markup)):
+    for number, part in enumerate(_PROGRAM.split(_ADDRESS.sub("<a>", markup))):
+        plain = _ELEMENT.sub("", part)
         if number % 2:
-            parts.append(_ELEMENT.sub("", part).strip("\n"))
+            parts.append(plain.strip("\n"))
         else:
-            lines = "\n".join(_lay_out(_without_menus(part.split("\n")), lists))
-            parts.append(_BLANK_LINES.sub("\n\n", lines).strip())
+            lines = zip(part.split("\n"), plain.split("\n"), strict=True)
+            laid_out = "\n".join(_lay_out(_without_menus(lines), lists))
+            parts.append(_BLANK_LINES.sub("\n\n", laid_out).strip())
     text = "\n\n".join(part for part in parts if part)
     for entity, character in (("&lt;", "<"), ("&gt;", ">"), ("&quot;", '"'), ("&amp;", "&")):
         text = text.replace(entity, character)
@@ -223,20 +231,21 @@ def _moved_down(page: str) -> str:
     for tag in ("<body", "<BODY", "</head", "</HEAD"):
         place = page.find(tag)
         if place >= 0:
-            end = page.find(">", place) + 1
-            return page[:end] + "<div><div><div>" + page[end:] if end else page
+            whole = page[place : page.find(">", place) + 1]
+            return page.replace(whole, whole + "<div><div><div>", 1) if whole else page
     return page
 
 
-def _without_menus(lines: list[str]) -> Iterator[str]:
-    """Lines of minimal HTML, less runs of lines that hold short links and hardly anything else."""
-    doubtful: list[str] = []
+def _without_menus(lines: Iterable[Line]) -> Iterator[Line]:
+    """The lines, less runs of those that hold short links and hardly anything else."""
+    doubtful: list[Line] = []
     links = characters = 0
     for line in lines:
-        linked = "<a " in line
-        if linked or (doubtful and line):
-            text = _ELEMENT.sub("", line).strip()
-            found = [link.strip() for link in _LINK.findall(line)] if linked and "<h" not in line else []
+        markup, text = line
+        linked = "<a>" in markup
+        if linked or (links and text):
+            text = text.strip()
+            found = [link.strip() for link in _LINK.findall(markup)] if linked and "<h" not in markup else []
             if found and sum(map(len, found)) > _MENU_SHARE * len(text):
                 links += len(found)
                 characters += len(text)
@@ -250,41 +259,45 @@ def _without_menus(lines: list[str]) -> Iterator[str]:
     yield from _judged(doubtful, links, characters)
 
 
-def _judged(lines: list[str], links: int, characters: int) -> Iterator[str]:
+def _judged(lines: list[Line], links: int, characters: int) -> Iterator[Line]:
     """The lines, or of a menu only where lists begin and end."""
     is_menu = links >= _MENU_LINKS and characters <= links * _MENU_CHARACTERS
-    return ("".join(_LIST.findall(line)) for line in lines) if is_menu else iter(lines)
+    return (("".join(_LIST.findall(markup)), "") for markup, _ in lines) if is_menu else iter(lines)
 
 
-def _lay_out(lines: Iterator[str], lists: list[int]) -> Iterator[str]:
-    """Plain lines of minimal HTML, with marks before the items of lists.
+def _lay_out(lines: Iterator[Line], lists: list[int]) -> Iterator[str]:
+    """Lines as plain text, with marks before the items of lists.
 
     Args:
         lists: of each open list the number of its last item, or −1 where items have none; changed in place.
     """
     mark = ""
-    for line in lines:
-        if not line:
-            yield line
-            continue
-        text, breaks = line, 0
-        if "<" in line:
-            for tag in _LIST.findall(line) if "l>" in line else ():
+    for markup, text in lines:
+        breaks = 0
+        if markup != text:
+            for tag in _LIST.findall(markup) if "l>" in markup else ():
                 if tag.startswith("</"):
                     del lists[-1:]
                 else:
                     lists.append(0 if tag == "<ol>" else -1)
-            if "<li>" in line:
+            if "<li>" in markup:
                 mark = _next_mark(lists)
-            text, breaks = _ELEMENT.sub("", line), line.count("<br>")
-        text = "" if text.isspace() else text.strip(" ")
-        if "\t\t" in text:  # cells of a table
-            text = "\t".join([cell.strip() for cell in text.split("\t\t")])
-        if text and mark:
-            text, mark = "  " * (len(lists) - 1) + mark + text, ""
+            breaks = markup.count("<br>")
+        if text:
+            text = "" if text.isspace() else text.strip(" ")
+            if "\t\t" in text:
+                text = _cells(text)
+            if text and mark:
+                text, mark = "  " * (len(lists) - 1) + mark + text, ""
         yield text
         if breaks > 1:
             yield ""
+
+
+def _cells(text: str) -> str:
+    """A table's row with one tab between cells, of which each was followed by two."""
+    loose = " \t" in text or "\t " in text or "\t\t\t" in text or not text.isascii()
+    return "\t".join([cell.strip() for cell in text.split("\t\t")]) if loose else text.replace("\t\t", "\t")
 
 
 def _next_mark(lists: list[int]) -> str:
