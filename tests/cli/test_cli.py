@@ -16,7 +16,11 @@ from groundup.build.stages import ADAPTERS
 from groundup.cli import app, command_line
 from groundup.run import write_json
 
-COMMANDS = ("build", "chat", "evaluate", "book", "corpus", "verify", "export", "runs", "recipes", "doctor")
+COMMANDS = (
+    "build", "chat", "evaluate", "book", "corpus", "tokenize", "tokenizer",
+    "verify", "export", "runs", "recipes", "doctor",
+)  # fmt: skip
+GROUPS = ("corpus", "tokenizer")
 SCORES = {
     "sft": {
         "bits_per_byte": {"validation": {"value": 1.234, "low": 1.2, "high": 1.3, "n": 40, "metric": "bits_per_byte"}},
@@ -77,7 +81,9 @@ def test_help_loads_no_heavy_package():
     assert found.stderr == "[]\n"
 
 
-@pytest.mark.parametrize("name", [name for name in COMMANDS if name != "corpus"] + ["corpus inspect", "corpus stats"])
+@pytest.mark.parametrize(
+    "name", [name for name in COMMANDS if name not in GROUPS] + ["corpus inspect", "corpus stats", "tokenizer stats"]
+)
 def test_every_command_has_an_example_and_json(name, capsys):
     assert run(*name.split(), "--help") == 0
     shown = capsys.readouterr().out

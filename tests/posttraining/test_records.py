@@ -8,8 +8,11 @@ from typing import Any
 import pytest
 
 from groundup.posttraining import conversation_of, preference_of, read_conversations, read_preferences
+from groundup.posttraining.records import tools_of
 from groundup.recipe import DataTable
 from groundup.run import UserError
+from groundup.tokenizer import Tokenizer, encode_chat
+from groundup.tokenizer.chat import parse_reply
 
 USER, ASSISTANT = {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}
 
@@ -45,6 +48,97 @@ def test_conversations(record, messages):
     assert conversation_of(record, "here:1") == messages
 
 
+CALL = {"name": "weather", "arguments": {"city": "Oslo"}}
+
+
+@pytest.mark.parametrize(
+    ("record", "messages"),
+    [
+        (
+            {"messages": [USER, {"role": "assistant", "content": None, "tool_calls": [{"function": CALL}]}]},
+            [USER, {"role": "assistant", "content": "", "tool_calls": [{"function": CALL}]}],
+        ),
+        (
+            {"messages": [{"role": "tool", "tool_call_id": "a", "name": "f", "content": {"c": 7}}, ASSISTANT]},
+            [{"role": "tool", "tool_call_id": "a", "content": {"c": 7}}, ASSISTANT],
+        ),
+        ({"messages": [{**ASSISTANT, "train": False, "weight": 0}]}, [{**ASSISTANT, "train": False, "weight": 0}]),
+        ({"messages": [{**ASSISTANT, "tool_calls": None, "audio": None}]}, [ASSISTANT]),
+        (
+            {
+                "conversations": [
+                    {"from": "human", "value": "Hi"},
+                    {"from": "function_call", "value": json.dumps(CALL)},
+                    {"from": "observation", "value": '{"c": 7}'},
+                    {"from": "gpt", "value": "Hello"},
+                ]
+            },
+            [
+                USER,
+                {"role": "assistant", "content": "", "tool_calls": [CALL]},
+                {"role": "tool", "content": '{"c": 7}'},
+                ASSISTANT,
+            ],
+        ),
+        (
+            {"conversations": [{"from": "function_call", "value": json.dumps([CALL, CALL])}]},
+            [{"role": "assistant", "content": "", "tool_calls": [CALL, CALL]}],
+        ),
+    ],
+    ids=["call", "result", "weights", "nulls", "sharegpt", "sharegpt-parallel"],
+)
+def test_calls_and_results_pass_through(record, messages):
+    assert conversation_of(record, "here:1") == messages
+
+
+@pytest.mark.parametrize(
+    ("tools", "found"),
+    [([CALL], [CALL]), (json.dumps([CALL]), [CALL]), ("[]", []), ("", []), (None, []), ("null", [])],
+)
+def test_tools_on_offer(tmp_path, tools, found):
+    path = write(tmp_path / "a.jsonl", [{"messages": [USER, ASSISTANT], "tools": tools}])
+    assert [conversation.tools for conversation in read_conversations([path], seed=0)] == [found]
+
+
+@pytest.mark.parametrize("tools", ["[", "7", 7, {"name": "f"}, ["f"]])
+def test_bad_tools_say_what_and_where(tools):
+    with pytest.raises(UserError, match="here:3") as caught:
+        tools_of({"tools": tools}, "here:3")
+    assert "a list of definitions" in str(caught.value)
+
+
+def test_real_tool_calls_are_learned_and_come_back(tmp_path: Path, real_data: Path, tokenizer: Tokenizer) -> None:
+    """Glaive's 300 conversations: every call is supervised and read back as the file has it, no result is."""
+    with gzip.open(real_data / "instruct" / "llamafactory_glaive_toolcall_en_demo.json.gz") as file:
+        records = json.load(file)
+    path = write(tmp_path / "glaive.jsonl", records)
+    calls = results = offers = 0
+    for record, conversation in zip(records, read_conversations([path], seed=0), strict=True):
+        chat = encode_chat(tokenizer, conversation.messages, tools=conversation.tools)
+        replies = []
+        for place, number in enumerate(chat.ids):
+            if number == tokenizer.assistant:
+                stop = chat.ids.index(tokenizer.end, place)
+                replies.append(parse_reply(tokenizer, chat.ids[place + 1 : stop + 1]))
+                assert all(chat.loss_mask[place + 1 : stop + 1])
+        assert sum(chat.loss_mask) == sum(
+            chat.ids.index(tokenizer.end, place) - place
+            for place, number in enumerate(chat.ids)
+            if number == tokenizer.assistant
+        )
+        said = [turn for turn in record["conversations"] if turn["from"] in ("gpt", "function_call")]
+        for turn, reply in zip(said, replies, strict=True):
+            call = turn["from"] == "function_call"
+            assert reply.complete
+            assert reply.content == ("" if call else turn["value"])
+            assert reply.tool_calls == ([json.loads(turn["value"])] if call else [])
+            calls += call
+        results += sum(message["role"] == "tool" for message in conversation.messages)
+        offers += bool(conversation.tools)
+        assert (chat.ids[0] == tokenizer.system) == bool(conversation.tools)
+    assert (calls, results, offers) == (211, 211, 191)
+
+
 def test_texts_are_not_stripped():
     padded = [{"role": "user", "content": " a\n"}, {"role": "assistant", "content": "\n b "}]
     assert conversation_of({"messages": padded}, "") == padded
@@ -63,6 +157,8 @@ def test_texts_are_not_stripped():
         ({"messages": [USER]}, ["without an assistant turn", "here:3"]),
         ({"conversations": [{"from": "robot", "value": "Hi"}]}, ["unknown speaker 'robot'", "here:3 message 0"]),
         ({"conversations": [{"from": "human"}]}, ["'value' is None", "here:3 message 0"]),
+        ({"conversations": [{"from": "function_call", "value": "f()"}]}, ["not JSON", "here:3 message 0"]),
+        ({"messages": [{"role": "tool"}, ASSISTANT]}, ["'content' is None", "here:3 message 0"]),
         ({"instruction": "Hi"}, ["'output' is None", "here:3"]),
         ({"instruction": "Hi", "input": 4, "output": "a"}, ["'input' is 4", "here:3"]),
     ],
@@ -122,6 +218,11 @@ def test_earlier_turns_are_kept_beside_a_prompt():
         ({"chosen": [ASSISTANT], "rejected": [ASSISTANT]}, ["no prompt", "here:3"]),
         ({"chosen": [ASSISTANT, USER], "rejected": "b"}, ["does not end with an assistant turn", "here:3 chosen"]),
         ({"chosen": "Hello", "rejected": "b"}, ["not a transcript", "here:3 chosen"]),
+        ({"prompt": "Hi", "chosen": "a", "rejected": "b", "tools": [CALL]}, ["tools on offer", "here:3"]),
+        (
+            {"prompt": "Hi", "chosen": [{**ASSISTANT, "tool_calls": [CALL]}], "rejected": "b"},
+            ["an answer that calls tools", "here:3 chosen"],
+        ),
         (
             {"chosen": "\n\nHuman: a\n\nAssistant: b", "rejected": "\n\nHuman: c\n\nAssistant: b"},
             ["do not share their prompt", "here:3"],

@@ -12,7 +12,7 @@ import torch
 from groundup.hardware import Hardware
 from groundup.model import Architecture, Transformer, initialise
 from groundup.recipe import OptimizerTable, PretrainSection
-from groundup.run import GroundupError, Interrupted
+from groundup.run import GroundupError, Interrupted, UserError
 from groundup.tokenizer import Batch, Loader, PackedRows, ShardWriter, TokenShards
 from groundup.training import Job, NextToken, Plan, prepare, read_journal, train
 from groundup.training.budget import micro_rows, settle
@@ -26,7 +26,7 @@ ARCH = Architecture(32, 2, 16, 2, 1, 8, 24, 32)
 @pytest.fixture
 def rows(tmp_path) -> PackedRows:
     generator = np.random.default_rng(0)
-    with ShardWriter(tmp_path / "shards", "uint16") as writer:
+    with ShardWriter(tmp_path / "shards", "uint16", pad_id=1) as writer:
         for _ in range(60):
             writer.add((np.arange(generator.integers(3, 30)) + generator.integers(32)) % 30 + 2)
     return PackedRows(TokenShards(tmp_path / "shards"), 16, seed=3)
@@ -201,7 +201,7 @@ def test_a_torn_last_line_is_left_out(tmp_path):
     assert read_journal(tmp_path / "none") == []
 
 
-def settled(tmp_path, section, measured=(2.0, 10.0)):
+def settled(tmp_path, section, measured=(2.0, 10.0), there=10**9):
     return settle(
         tmp_path,
         "f",
@@ -213,6 +213,7 @@ def settled(tmp_path, section, measured=(2.0, 10.0)):
         updates_per_epoch=7.5,
         seconds_per_update=lambda: measured,
         compiles=lambda steps: steps > 10,
+        available=lambda steps: min(steps, there),
     )
 
 
@@ -258,3 +259,22 @@ def test_weight_decay_reaches_matrices_only():
     optimizer.step(1.0, 0)
     assert torch.allclose(model.model.layers[0].self_attn.q_proj.weight, before * 0.95, atol=1e-5)
     assert torch.equal(model.model.norm.weight.detach(), torch.ones(16))
+
+
+def test_rounding_may_exceed_the_data_and_a_wish_may_not(tmp_path):
+    """7.5 updates an epoch: two epochs are 15, where the data may have 14."""
+    for name, budget, there, steps in (
+        ("a", {"epochs": 2.0}, 14, 14),
+        ("b", {"epochs": 2.0}, 13, None),
+        ("c", {"steps": 15}, 14, None),
+        ("d", {"steps": 15}, 15, 15),
+        ("e", {"steps": 1}, 0, None),
+        ("f", {"epochs": 200.0}, 1485, 1485),
+        ("g", {"epochs": 200.0}, 1484, None),
+    ):
+        (tmp_path / name).mkdir()
+        if steps is None:
+            with pytest.raises(UserError, match=f"used up after {there}"):
+                settled(tmp_path / name, PretrainSection(**budget), there=there)
+        else:
+            assert settled(tmp_path / name, PretrainSection(**budget), there=there).steps == steps

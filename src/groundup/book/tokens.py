@@ -18,7 +18,8 @@ from groundup.corpus import read_documents
 from groundup.recipe import Recipe, TrainSection
 from groundup.run import UserError
 from groundup.tokenizer import PackedRows, Tokenizer, TokenShards
-from groundup.tokenizer.bpe import SPLIT_PATTERNS, byte_of_character
+from groundup.tokenizer.alphabet import byte_of_character
+from groundup.tokenizer.patterns import SPLIT_PATTERNS
 
 Facts = dict[str, Any]
 COUNTED_TOKENS = 2_000_000

@@ -16,15 +16,17 @@ from groundup.recipe import (
     Recipe,
     SftSection,
     Stage,
+    TokenizerSection,
     TrainSection,
     nearest,
 )
 from groundup.run import UserError, fingerprint, read_json, sha256_file, write_json
+from groundup.tokenizer import adopted_files
 
 # Raised when a stage's output changes for the same inputs, so that old output is made again.
 FORMATS = {
     "corpus": 2,
-    "tokenizer": 2,
+    "tokenizer": 3,
     "pretrain": 1,
     "sft": 1,
     "dpo": 1,
@@ -77,6 +79,8 @@ def external_paths(stage: Stage) -> list[Path]:
     section = stage.section
     if isinstance(section, CorpusSection):
         return external_files(section)
+    if isinstance(section, TokenizerSection):
+        return adopted_files(Path(section.adopt)) if section.adopt is not None else []
     named: list[str] = []
     if isinstance(section, SftSection | DpoSection):
         named = [item if isinstance(item, str) else item.path for item in section.data]

@@ -88,7 +88,14 @@ def tokenizer(context: Context) -> Metrics:
     """Documents to a vocabulary and token shards."""
     from groundup.tokenizer import build_tokenizer
 
-    return build_tokenizer(context.section(TokenizerSection), context.run / "corpus", context.out)
+    return build_tokenizer(
+        context.section(TokenizerSection),
+        context.run / "corpus",
+        context.out,
+        work=context.work,
+        workers=corpus_processes(context.recipe.hardware.processes),
+        identity=context.fingerprint,
+    )
 
 
 def pretrain(context: Context) -> Metrics:

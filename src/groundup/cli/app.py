@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import cyclopts
 
 from groundup import __version__
-from groundup.cli import build, corpus, inspect, use
+from groundup.cli import build, corpus, inspect, tokenizer, use
 from groundup.run.errors import GroundupError, Interrupted
 
 app = cyclopts.App(
@@ -31,9 +31,11 @@ for _command in (
     inspect.runs,
     inspect.recipes,
     inspect.doctor,
+    tokenizer.tokenize,
 ):
     app.command(_command)
 app.command(corpus.corpus)
+app.command(tokenizer.tokenizer)
 
 
 def command_line(arguments: Sequence[str]) -> int:

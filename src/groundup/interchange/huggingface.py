@@ -14,7 +14,7 @@ from groundup.model import Architecture, parameter_count
 from groundup.run import UserError, staged_directory, write_json, write_text
 from groundup.tokenizer import Tokenizer, chat_template
 
-BOS, EOS, PAD = "<|endoftext|>", "<|end|>", "<|pad|>"
+BOS, EOS, PAD, TOOL = "<|endoftext|>", "<|end|>", "<|pad|>", "<|tool|>"
 
 
 def export_hf(model_dir: Path, tokenizer_dir: Path, out: Path, *, name: str = "groundup") -> dict[str, Any]:
@@ -150,6 +150,10 @@ output = model.generate(**inputs, max_new_tokens=40)
 print(tokenizer.decode(output[0, inputs["input_ids"].shape[1]:], skip_special_tokens=True))
 ```
 
-A message ends with `{EOS}`, a document with `{BOS}`. What the model was trained on, and how well it answers,
-is in the run directory that it comes from.
+A message ends with `{EOS}`, a document with `{BOS}`. The chat template takes `tools=` too; a model that was taught
+to call them writes `{TOOL}` and one JSON object of `name` and `arguments` a call. A template is rendered to one
+string, so a message that spells such a token becomes it: give `apply_chat_template` texts of strangers with
+`sanitize_control_tokens=True`, which newer versions of `transformers` have.
+
+What the model was trained on, and how well it answers, is in the run directory that it comes from.
 """

@@ -14,7 +14,6 @@ from safetensors.numpy import save_file
 from torch import Tensor
 
 from groundup.hardware import Hardware
-from groundup.interchange import load_model
 from groundup.model import IGNORE, Transformer, document_mask, scored_logprobs
 from groundup.posttraining.losses import dpo_loss
 from groundup.posttraining.pairs import EncodedPair, PairSource, fit
@@ -23,7 +22,7 @@ from groundup.posttraining.sft import chat_prompt
 from groundup.recipe import DpoSection
 from groundup.run import UserError, atomic_path, progress, sha256_file
 from groundup.tokenizer import Tokenizer, encode_chat
-from groundup.training import Job, autocast, make_plan, prepare, sampler, save_final, to_tensors, train
+from groundup.training import Job, autocast, load_start, make_plan, prepare, sampler, save_final, to_tensors, train
 
 Tensors = dict[str, Tensor]
 
@@ -156,7 +155,7 @@ def dpo(
         raise ValueError("dpo needs weights to start from")
     prepare(hardware)
     tokenizer = Tokenizer.load(run / "tokenizer")
-    model = load_model(start).to(hardware.device)
+    model = load_start(start, run, tokenizer).to(hardware.device)
     length = section.sequence_length or model.arch.context_length
     pairs, cut, left_out = encode_pairs(section, tokenizer, length, seed)
     objective = DpoObjective(section.beta)

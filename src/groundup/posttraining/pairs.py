@@ -70,6 +70,11 @@ class PairBatch:
         return len(self.ids)
 
     @property
+    def length(self) -> int:
+        """Places in a row."""
+        return int(self.ids.shape[1])
+
+    @property
     def tokens(self) -> int:
         return int(np.count_nonzero(self.documents))
 

@@ -6,7 +6,7 @@ import gzip
 import re
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,23 +16,26 @@ from groundup.recipe import DataTable
 from groundup.run import UserError
 from groundup.storyworld import Preference, conversations, preferences
 
-Message = dict[str, str]
+Message = dict[str, Any]
 BUILTIN = "builtin:storyworld"
 DEFAULT_COUNT = 20_000
 _SHAREGPT_ROLES = {
     "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "chatgpt": "assistant",
-    "system": "system", "tool": "tool",
+    "system": "system", "tool": "tool", "observation": "tool", "function_call": "assistant",
 }  # fmt: skip
+_KEPT = ("tool_calls", "tool_call_id", "train", "weight")
+"""What of a message passes through beside role and text; `groundup.tokenizer.encode_chat` says what they mean."""
 _HH_TURN = re.compile(r"\n\n(Human|Assistant): ?")
 
 
 @dataclass(frozen=True)
 class Conversation:
-    """A chat and where it came from."""
+    """A chat, where it came from, and the definitions of the tools on offer in it."""
 
     messages: list[Message]
     source: int
     where: str
+    tools: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,7 @@ def read_conversations(data: Sequence[str | DataTable], seed: int) -> Iterator[C
                 yield Conversation(messages, number, f"{BUILTIN} {index}")
             continue
         for where, record in _lines(table):
-            yield Conversation(conversation_of(record, where), number, where)
+            yield Conversation(conversation_of(record, where), number, where, tools_of(record, where))
 
 
 def read_preferences(data: Sequence[str | DataTable], seed: int) -> Iterator[Pair]:
@@ -124,6 +127,13 @@ def _text(record: dict[str, Any], key: str, where: str) -> str:
     return value
 
 
+def _json(text: str, where: str, expected: str) -> Any:
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise UserError(f"not JSON: {error}", where=where, expected=expected) from error
+
+
 def _messages(value: Any, where: str, role_key: str = "role", text_key: str = "content") -> list[Message]:
     if not isinstance(value, list) or not value:
         raise UserError("no messages", where=where, expected=f"a list of {{{role_key}, {text_key}}}")
@@ -132,17 +142,51 @@ def _messages(value: Any, where: str, role_key: str = "role", text_key: str = "c
         place = f"{where} message {number}"
         if not isinstance(item, dict):
             raise UserError(f"a message is {item!r}"[:200], where=place, expected="an object")
-        role = _text(item, role_key, place)
+        speaker = role = _text(item, role_key, place)
         if role_key == "from":
             if role not in _SHAREGPT_ROLES:
                 raise UserError(f"unknown speaker {role!r}", where=place, expected=" or ".join(_SHAREGPT_ROLES))
             role = _SHAREGPT_ROLES[role]
-        messages.append({"role": role, "content": _text(item, text_key, place)})
+        kept = {key: item[key] for key in _KEPT if item.get(key) is not None}
+        if role_key == "from" and speaker == "function_call":
+            kept["tool_calls"] = _written_calls(_text(item, text_key, place), place)
+            content: Any = ""
+        elif role == "tool" and item.get(text_key) is not None:
+            content = item[text_key]
+        elif kept.get("tool_calls") and item.get(text_key) is None:
+            content = ""
+        else:
+            content = _text(item, text_key, place)
+        messages.append({"role": role, "content": content, **kept})
     return messages
+
+
+def _written_calls(text: str, where: str) -> list[Any]:
+    """The calls that a ShareGPT turn of "function_call" holds as JSON: one object or a list."""
+    calls = _json(text, where, "the JSON of a call {name, arguments}, or of a list of calls")
+    return calls if isinstance(calls, list) and calls else [calls]
+
+
+def tools_of(record: dict[str, Any], where: str) -> list[dict[str, Any]]:
+    """The definitions under ``tools``: a list, or a text with its JSON as LLaMA-Factory's layout has it.
+
+    Raises:
+        UserError: it is neither.
+    """
+    tools = record.get("tools") or []
+    expected = "a list of definitions, or a text with its JSON"
+    if isinstance(tools, str):
+        tools = _json(tools, f"{where} tools", expected) or []
+    if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
+        raise UserError(f"tools is {tools!r}"[:200], where=where, expected=expected)
+    return tools
 
 
 def conversation_of(record: dict[str, Any], where: str) -> list[Message]:
     """The messages of a record: ``messages``, ShareGPT ``conversations``, or Alpaca's instruction and output.
+
+    Every message has a role and a content. Calls of tools and their results pass through, in OpenAI's form or as
+    ShareGPT's turns of "function_call" and "observation"; so do ``train`` and ``weight``.
 
     Raises:
         UserError: none of these, a field of the wrong type, or nothing that an assistant says.
@@ -174,7 +218,8 @@ def preference_of(record: dict[str, Any], where: str) -> Preference:
     """The pair of a record: ``prompt``, ``chosen``, ``rejected`` (texts or messages), or hh-rlhf transcripts.
 
     Raises:
-        UserError: a missing field, or chosen and rejected that do not share their prompt.
+        UserError: a missing field, chosen and rejected that do not share their prompt, or tools on offer or called in
+            an answer: answers are compared as texts.
     """
     if "chosen" not in record or "rejected" not in record:
         raise UserError(
@@ -182,6 +227,8 @@ def preference_of(record: dict[str, Any], where: str) -> Preference:
             where=where,
             expected="`chosen` and `rejected`, with or without `prompt`",
         )
+    if tools_of(record, where):
+        raise UserError("tools on offer in a preference", where=where, expected="tools in conversations for sft only")
     prompt, chosen = _side(record, "chosen", where)
     other_prompt, rejected = _side(record, "rejected", where)
     if prompt != other_prompt:
@@ -200,6 +247,8 @@ def _side(record: dict[str, Any], key: str, where: str) -> tuple[list[Message], 
         messages = [{"role": "assistant", "content": _text(record, key, where)}]
     if messages[-1]["role"] != "assistant":
         raise UserError("does not end with an assistant turn", where=f"{where} {key}")
+    if messages[-1].get("tool_calls"):
+        raise UserError("an answer that calls tools", where=f"{where} {key}", expected="answers that are texts")
     before = messages[:-1]
     if prompt is not None:
         text = isinstance(prompt, str)
@@ -209,11 +258,12 @@ def _side(record: dict[str, Any], key: str, where: str) -> tuple[list[Message], 
         before = before or given
     if not before:
         raise UserError("no prompt", where=where, expected="`prompt`, or messages before the answer")
-    return before, messages[-1]["content"]
+    answer: str = messages[-1]["content"]
+    return before, answer
 
 
 def _said(messages: Sequence[Message]) -> list[str]:
-    return [message["content"].strip() for message in messages]
+    return [str(message["content"]).strip() for message in messages]
 
 
 def _transcript(text: str, where: str) -> list[Message]:

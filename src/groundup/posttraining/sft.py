@@ -8,13 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from groundup.hardware import Hardware
-from groundup.interchange import load_model
 from groundup.model import renew_blocks
 from groundup.posttraining.records import read_conversations, tables
 from groundup.recipe import SftSection
 from groundup.run import UserError, progress, read_json, staged_directory, write_json
 from groundup.tokenizer import (
-    PackedRows,
     ShardSource,
     ShardWriter,
     Tokenizer,
@@ -22,7 +20,7 @@ from groundup.tokenizer import (
     dtype_for,
     encode_chat,
 )
-from groundup.training import prepare, sampler, train_on_rows, validator
+from groundup.training import load_start, prepare, sampler, train_on_rows, validator
 
 HELD_OUT = 64
 """One conversation in so many, by the checksum of its text, validates and never trains."""
@@ -42,21 +40,21 @@ def write_data(section: SftSection, tokenizer: Tokenizer, out: Path, *, seed: in
         return dict(known["counts"])
     sources = [ShardSource(table.path, table.weight) for table in tables(section.data)]
     counts = {"conversations": 0, "tokens": 0, "supervised_tokens": 0}
-    dtype = dtype_for(tokenizer.vocabulary_size)
+    dtype, pad = dtype_for(tokenizer.vocabulary_size), tokenizer.pad
     with (
         staged_directory(out) as directory,
-        ShardWriter(directory / "train", dtype, with_mask=True, sources=sources) as training,
-        ShardWriter(directory / "validation", dtype, with_mask=True, sources=sources) as validation,
+        ShardWriter(directory / "train", dtype, pad_id=pad, with_mask=True, sources=sources) as training,
+        ShardWriter(directory / "validation", dtype, pad_id=pad, with_mask=True, sources=sources) as validation,
         progress("encoding conversations", total=None, unit="chat") as bar,
     ):
         for conversation in read_conversations(section.data, seed):
             try:
-                chat = encode_chat(tokenizer, conversation.messages)
+                chat = encode_chat(tokenizer, conversation.messages, tools=conversation.tools)
             except UserError as error:
                 raise UserError(
                     error.what, where=f"{conversation.where} {error.where}", expected=error.expected
                 ) from None
-            text = "\n".join(message["content"] for message in conversation.messages)
+            text = "\n".join(str(message["content"]) for message in conversation.messages)
             held_out = zlib.crc32(text.encode("utf-8", "surrogatepass")) % HELD_OUT == 0
             (validation if held_out else training).add(chat.ids, conversation.source, chat.loss_mask)
             counts["conversations"] += 1
@@ -93,7 +91,7 @@ def sft(
         raise ValueError("sft needs weights to start from")
     prepare(hardware)
     tokenizer = Tokenizer.load(run / "tokenizer")
-    model = load_model(start)
+    model = load_start(start, run, tokenizer)
     if section.fresh_blocks > model.arch.layers:
         raise UserError(
             f"fresh_blocks is {section.fresh_blocks}, and the model has {model.arch.layers} blocks",
@@ -104,11 +102,10 @@ def sft(
     model.to(hardware.device)
     counts = write_data(section, tokenizer, out / "data", seed=seed, fingerprint=fingerprint)
     length = section.sequence_length or model.arch.context_length
-    rows = PackedRows(TokenShards(out / "data" / "train"), length, seed)
     metrics = train_on_rows(
         section,
         model,
-        rows,
+        TokenShards(out / "data" / "train"),
         out=out,
         seed=seed,
         hardware=hardware,

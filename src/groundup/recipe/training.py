@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -64,6 +65,13 @@ class ScheduleTable(Section):
                 f"warmup_fraction {self.warmup_fraction} + cooldown_fraction {self.cooldown_fraction} exceed 1"
             )
         return self
+
+
+class RampStep(Section):
+    """A part of training in which rows are shown shorter."""
+
+    until: float = Field(gt=0, lt=1, description="Share of the stage's steps at which this length ends.")
+    length: int = Field(ge=8, description="Length of the shorter rows; it divides the row's. Unit: tokens.")
 
 
 class TrainSection(Section):
@@ -129,3 +137,30 @@ class TokenTrainSection(TrainSection):
         ge=8,
         description="Batch size: tokens in one optimizer update, padding counted. Unit: tokens.",
     )
+    packing: Literal["packed", "best_fit", "padded"] = Field(
+        default="packed",
+        description="How documents become rows; nothing is discarded. `packed`: less than 0.1 % of the places stay "
+        "empty (or less than one row), for which a few documents are cut. `best_fit`: only documents longer than a "
+        "row are cut. `padded`: a document a row, with others of similar length, and the rest padding; updates then "
+        "differ in shape and are not compiled. The stage's metrics state the padding.",
+    )
+    sequence_ramp: tuple[RampStep, ...] = Field(
+        default=(),
+        max_length=7,
+        description="Rows are cut into shorter ones early on, as `[{until = 0.1, length = 256}]`: shares of the "
+        "steps and lengths both rise, then rows are whole. The tokens of an update stay the same. Not for `padded`.",
+    )
+
+    @model_validator(mode="after")
+    def _ramp_rises(self) -> TokenTrainSection:
+        ramp, whole = self.sequence_ramp, self.sequence_length
+        for before, after in pairwise(ramp):
+            if before.until >= after.until or before.length >= after.length:
+                raise ValueError("sequence_ramp must rise, in `until` and in `length`")
+        if ramp and self.packing == "padded":
+            raise ValueError('sequence_ramp cuts packed rows; packing = "padded" has none')
+        if whole is not None:
+            for step in ramp:
+                if step.length >= whole or whole % step.length:
+                    raise ValueError(f"sequence_ramp: {step.length} must divide sequence_length {whole} and be less")
+        return self

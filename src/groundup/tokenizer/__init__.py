@@ -10,30 +10,42 @@ shards (`shards`), from which `packing` and `loader` serve training. `chat` enco
 * update n is a function of n, so training carries on from a number, to the same bits (`loader`).
 """
 
+from groundup.tokenizer.adopt import adopt, adopted_files
 from groundup.tokenizer.bpe import train_bpe
+from groundup.tokenizer.buckets import Buckets
 from groundup.tokenizer.build import build_tokenizer
-from groundup.tokenizer.chat import EncodedChat, chat_template, check_messages, encode_chat
-from groundup.tokenizer.loader import Loader, prefetch
+from groundup.tokenizer.chat import EncodedChat, Reply, check_messages, encode_chat, parse_reply
+from groundup.tokenizer.extend import extend
+from groundup.tokenizer.loader import Loader, Prefetch, Ramp
 from groundup.tokenizer.packing import IGNORED, Batch, PackedRows, Piece
-from groundup.tokenizer.shards import ShardSource, ShardWriter, TokenShards, dtype_for
+from groundup.tokenizer.shards import ShardSource, TokenShards, dtype_for
+from groundup.tokenizer.template import chat_template
 from groundup.tokenizer.tokenizer import Tokenizer
+from groundup.tokenizer.writer import ShardWriter
 
 __all__ = [
     "IGNORED",
     "Batch",
+    "Buckets",
     "EncodedChat",
     "Loader",
     "PackedRows",
     "Piece",
+    "Prefetch",
+    "Ramp",
+    "Reply",
     "ShardSource",
     "ShardWriter",
     "TokenShards",
     "Tokenizer",
+    "adopt",
+    "adopted_files",
     "build_tokenizer",
     "chat_template",
     "check_messages",
     "dtype_for",
     "encode_chat",
-    "prefetch",
+    "extend",
+    "parse_reply",
     "train_bpe",
 ]

@@ -1,68 +1,164 @@
 """Learning a byte-level BPE vocabulary (Sennrich et al. 2016, arXiv:1508.07909; bytes as in GPT-2).
 
-Text is first split into words by a pattern, then each word's UTF-8 bytes are merged, most frequent pair
-first. The file is Hugging Face's tokenizer.json, which `transformers`, vLLM and llama.cpp read as it is. The
-merges come from `tokenizers` itself: `rustbpe` trains faster, but breaks ties between equally frequent pairs
-in another order, so its ids differ from those of the library that defines the format.
+Text is split into words by a pattern, then each word's UTF-8 bytes are merged, most frequent pair first; `reference`
+says the rule in plain Python, and here `rustbpe` follows it, hundreds of times faster. The result is Hugging Face's
+tokenizer.json, which `transformers`, vLLM and llama.cpp read as it is.
 """
 
-from collections.abc import Iterable
+from __future__ import annotations
 
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Literal
+
+import numpy as np
+import rustbpe
 import tokenizers
-from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, trainers
+from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers
 
-from groundup.run import UserError
+from groundup.run import GroundupError, UserError
+from groundup.tokenizer.alphabet import character_of_byte
+from groundup.tokenizer.patterns import pattern_of
+from groundup.tokenizer.ranks import merges_of
 from groundup.tokenizer.special import special_tokens
+from groundup.tokenizer.tokenizer import Tokenizer
 
-# Qwen2's split: English contractions; letters with one leading mark; single digits; punctuation; white space.
-# llama.cpp implements this very pattern under the name "qwen2".
-SPLIT_PATTERNS = {
-    "qwen2": r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
-    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
-}
 ALPHABET = 256  # one token for every byte, so that nothing is ever unknown
+LONGEST_SPACE = 1000  # characters of white space in a row that are learned from; rustbpe's stack ends at a million
+_LONG_SPACE = re.compile(rf"\s{{{LONGEST_SPACE + 1},}}")
+_BATCH = 2**20  # characters
+
+Merges = Sequence[tuple[bytes, bytes]]
 
 
 def train_bpe(
-    texts: Iterable[str], vocabulary_size: int, *, reserved: int = 9, split_pattern: str = "qwen2"
+    texts: Iterable[str],
+    vocabulary_size: int,
+    *,
+    reserved: int = 9,
+    split_pattern: str = "qwen2",
+    digits: int | Literal["pattern"] = "pattern",
+    min_frequency: int = 2,
 ) -> tokenizers.Tokenizer:
     """Learn `vocabulary_size` tokens in all, in this order of ids: special tokens, 256 bytes, merges.
 
-    A pair seen only once is not merged, so a very small text gives a smaller vocabulary. Equal texts in equal
-    order give an equal vocabulary. Raises UserError where the size leaves no room for a merge.
+    Equal texts give an equal vocabulary, in whatever order they come. A small text gives a smaller vocabulary: what was
+    merged fewer than `min_frequency` times at the end is left out.
+
+    Args:
+        texts: read once, and a second time in part where `min_frequency` is above 1; an iterator is kept in memory.
+        reserved: spare special tokens.
+        split_pattern, digits: see `pattern_of`.
+
+    Raises UserError where the size leaves no room for a merge, and for a wrong pattern.
     """
     specials = special_tokens(reserved)
-    if vocabulary_size <= len(specials) + ALPHABET:
+    room = vocabulary_size - len(specials) - ALPHABET
+    if room < 1:
         raise UserError(
             f"a vocabulary of {vocabulary_size} tokens has no room for merges",
             where="tokenizer.vocabulary_size",
             expected=f"more than {len(specials) + ALPHABET}: the special tokens and {ALPHABET} bytes",
         )
-    tokenizer = tokenizers.Tokenizer(models.BPE())
+    if isinstance(texts, Iterator):
+        texts = list(texts)
+    pattern = pattern_of(split_pattern, digits)
+    merges = learn_merges(texts, room, pattern)
+    learned = assemble(merges, specials, pattern)
+    if min_frequency > 1 and merges:
+        frequent = _frequent(texts, merges, Tokenizer(learned.to_str()), min_frequency)
+        if frequent < len(merges):
+            learned = assemble(merges[:frequent], specials, pattern)
+    return learned
+
+
+def learn_merges(texts: Iterable[str], count: int, pattern: str) -> list[tuple[bytes, bytes]]:
+    """At most `count` merges of the most frequent pairs, in the order they are learned (see `reference.learn`)."""
+    engine = rustbpe.Tokenizer()
+    try:
+        engine.train_from_iterator(iter(()), ALPHABET, pattern=pattern)
+    except ValueError as error:
+        raise UserError(f"the split pattern can't be learned with: {error}", where="tokenizer.split_pattern") from error
+    try:
+        engine.train_from_iterator(_learnable(texts), ALPHABET + count, buffer_size=256, pattern=pattern)
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # how a fault of Rust code arrives
+            raise
+        raise GroundupError(f"learning merges failed: {error}") from error
+    return merges_of({bytes(token): rank for token, rank in engine.get_mergeable_ranks()})[0]
+
+
+def assemble(merges: Merges, specials: Sequence[str], pattern: str) -> tokenizers.Tokenizer:
+    """The tokenizer of these merges: special tokens from id 0, bytes by their value, then each merge's token."""
+    stand_in = character_of_byte()
+
+    def spelled(token: bytes) -> str:
+        return "".join(stand_in[byte] for byte in token)
+
+    alphabet = [bytes([byte]) for byte in range(ALPHABET)]
+    tokens = [*specials, *map(spelled, [*alphabet, *(left + right for left, right in merges)])]
+    vocabulary = {token: number for number, token in enumerate(tokens)}
+    tokenizer = tokenizers.Tokenizer(
+        models.BPE(vocabulary, [(spelled(left), spelled(right)) for left, right in merges])
+    )
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(Regex(SPLIT_PATTERNS[split_pattern]), behavior="isolated"),
+            pre_tokenizers.Split(Regex(pattern), behavior="isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
     tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary_size,
-        min_frequency=2,
-        special_tokens=[AddedToken(token, special=True, normalized=False) for token in specials],
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in specials])
     return tokenizer
 
 
-def byte_of_character() -> dict[str, int]:
-    """GPT-2's byte alphabet read backwards: the printable stand-in of each byte → the byte.
+def _learnable(texts: Iterable[str]) -> Iterator[str]:
+    """Texts without white space of endless length, and without lone surrogates, which are no text."""
+    for text in texts:
+        if len(text) > LONGEST_SPACE:
+            text = _LONG_SPACE.sub(lambda run: run[0][:LONGEST_SPACE], text)
+        yield text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace") if _is_broken(text) else text
 
-    Printable Latin-1 bytes stand for themselves; the other 68 are numbered from U+0100 on.
+
+def _is_broken(text: str) -> bool:
+    if text.isascii():
+        return False
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
+
+
+def _frequent(texts: Iterable[str], merges: Merges, tokenizer: Tokenizer, least: int) -> int:
+    """How many merges there are up to the last one that was made at least `least` times in the texts.
+
+    Learning makes rarer and rarer pairs, so where the last merge is frequent enough all are, and the texts are read no
+    further. A merge was made wherever its token stands now, alone or as a part of a later one.
     """
-    plain = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    table = {chr(byte): byte for byte in plain}
-    others = [byte for byte in range(256) if byte not in set(plain)]
-    return table | {chr(0x100 + rank): byte for rank, byte in enumerate(others)}
+    first = tokenizer.vocabulary_size - len(merges)
+    counts = np.zeros(tokenizer.vocabulary_size, np.int64)
+    for batch in _batches(_learnable(texts)):
+        for ids in tokenizer.encode_arrays(batch):
+            counts += np.bincount(ids, minlength=len(counts))
+        if counts[-1] >= least:
+            return len(merges)
+    number = {tokenizer.token(each): each for each in range(first - ALPHABET, tokenizer.vocabulary_size)}
+    made = counts.tolist()
+    for place in range(len(merges) - 1, -1, -1):
+        if made[first + place] >= least:
+            return place + 1
+        for part in merges[place]:
+            made[number[part]] += made[first + place]
+    return 0
+
+
+def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
+    batch, size = [], 0
+    for text in texts:
+        batch.append(text)
+        size += len(text)
+        if size >= _BATCH:
+            yield batch
+            batch, size = [], 0
+    yield batch

@@ -1,177 +1,202 @@
-"""The tokenizer stage: learn a vocabulary on a sample of the corpus, then write all of it as token shards."""
+"""The tokenizer stage: learn a vocabulary on a sample of the corpus, or adopt one; then write the corpus as tokens."""
 
-import json
-from collections.abc import Iterator
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from groundup.recipe import TokenizerSection
-from groundup.run import UserError, log, progress, read_json
+from groundup.run import UserError, fingerprint, log, progress, read_json, write_bytes, write_json
+from groundup.tokenizer.adopt import adopt
 from groundup.tokenizer.bpe import train_bpe
-from groundup.tokenizer.chat import encode_chat
-from groundup.tokenizer.shards import ShardSource, ShardWriter, TokenShards, dtype_for
+from groundup.tokenizer.encode import encode_unit, make_tasks, read_texts
+from groundup.tokenizer.extend import extend
+from groundup.tokenizer.shards import ShardSource, TokenShards
 from groundup.tokenizer.tokenizer import Tokenizer
+from groundup.tokenizer.work import in_process, in_processes
+from groundup.tokenizer.writer import join_shards
 
-BATCH_CHARACTERS = 2**20  # text encoded in one call
-
-
-class _Text(NamedTuple):
-    id: str
-    text: str
-    mixture: str
-    messages: str | None = None  # a corpus of plain texts may lack the column
+SPLITS = ("train", "validation")
+TOLD = 2**20  # bytes of text between two words about how far learning is
 
 
-def build_tokenizer(section: TokenizerSection, corpus_dir: Path, out: Path) -> dict[str, Any]:
+def build_tokenizer(
+    section: TokenizerSection,
+    corpus_dir: Path,
+    out: Path,
+    *,
+    work: Path | None = None,
+    workers: int = 1,
+    identity: str = "",
+) -> dict[str, Any]:
     """Make out/tokenizer.json and out/shards/{train,validation}/ of a corpus stage's directory.
 
     Each document becomes its ids and <|endoftext|>; a chat is encoded message by message. The training shards'
-    index carries each source's weight and epochs; validation shows every document once. Returns the stage's
-    metrics: documents, tokens (with <|endoftext|>), bytes and bytes per token (without it) of both splits, and
-    the use of the vocabulary.
+    index carries each source's weight and epochs; validation shows every document once. Beside it lie
+    out/pieces.json, what each token that was added to an adopted vocabulary is made of, and
+    out/shards/SPLIT/counts.bin (uint64 [vocabulary]), how often each id occurs. Equal inputs give equal bytes, whatever
+    `workers` is and however often the work was interrupted.
+
+    Args:
+        work: folder of what is done so far; with the same `identity` work goes on from there. The caller removes it.
+        workers: processes that encode.
+        identity: fingerprint of all inputs.
+
+    Returns the stage's metrics: documents, tokens (with <|endoftext|>), bytes and bytes per token (without it) of both
+    splits, and the use of the vocabulary.
 
     Raises UserError where `corpus_dir` holds no corpus, or the vocabulary has no room for a merge.
     """
+    if work is None:
+        with TemporaryDirectory(dir=out.parent, prefix=".tokenizer.") as name:
+            return build_tokenizer(section, corpus_dir, out, work=Path(name), workers=workers, identity=identity)
     try:
         funnel = read_json(Path(corpus_dir) / "funnel.json")
     except FileNotFoundError as error:
         raise UserError("no corpus", where=str(corpus_dir), mend="build the corpus stage first") from error
-    tallies = {split: funnel["total"]["steps"][split] for split in ("train", "validation")}
-    sample = _sample(corpus_dir, tallies["train"]["bytes"], section.sample_bytes)
-    with progress("tokenizer", min(section.sample_bytes, tallies["train"]["bytes"]), "B") as bar:
-
-        def counted() -> Iterator[str]:
-            for text in sample:
-                bar.advance(_size(text))
-                yield text
-
-        learned = train_bpe(
-            counted(),
-            section.vocabulary_size,
-            reserved=section.reserved_tokens,
-            split_pattern=section.split_pattern,
-        )
-        sample_bytes = int(bar.completed)
-    tokenizer = Tokenizer(learned.to_str(pretty=True))
+    tallies = {split: funnel["total"]["steps"][split] for split in SPLITS}
+    if not tallies["train"]["documents"]:
+        raise UserError("the corpus has no document to train on", where=str(corpus_dir), mend="see its funnel.json")
+    folder = work / fingerprint([identity, section.model_dump(mode="json")])[:16]
+    folder.mkdir(parents=True, exist_ok=True)
+    vocabulary = _vocabulary(section, Path(corpus_dir), folder, tallies["train"]["bytes"])
+    tokenizer = Tokenizer.load(folder)
     tokenizer.save(out)
-    if tokenizer.vocabulary_size < section.vocabulary_size:
-        log(
-            f"the corpus gives {tokenizer.vocabulary_size} tokens, "
-            f"not the {section.vocabulary_size} asked for: no pair occurs twice any more"
-        )
-    metrics: dict[str, Any] = {
-        "vocabulary_size": tokenizer.vocabulary_size,
-        "sample_bytes": sample_bytes,
-    }
+    write_json(out / "pieces.json", vocabulary.pop("pieces"))
+    metrics: dict[str, Any] = {"vocabulary_size": tokenizer.vocabulary_size, "engine": tokenizer.engine, **vocabulary}
     for split, tally in tallies.items():
         neutral = split == "validation"
         sources = [
             ShardSource(source["name"]) if neutral else ShardSource(source["name"], source["weight"], source["epochs"])
             for source in funnel["sources"]
         ]
-        metrics |= _write_split(tokenizer, corpus_dir, split, sources, out / "shards" / split, tally["bytes"])
+        shards = out / "shards" / split
+        metrics |= _write_split(tokenizer, Path(corpus_dir), split, sources, folder, shards, tally["bytes"], workers)
     if len(funnel["sources"]) > 1:
         for name, part in metrics["train_mixture"].items():
             log(f"{name}: {part['tokens']:,} tokens, {part['share']:.1%}; {part['share_of_a_pass']:.1%} of a pass")
     return metrics
 
 
+def _vocabulary(section: TokenizerSection, corpus: Path, folder: Path, total: int) -> dict[str, Any]:
+    """Make folder/tokenizer.json, unless it is there; {"sample_bytes", "pieces"}."""
+    record = folder / "vocabulary.json"
+    if record.exists():
+        known: dict[str, Any] = read_json(record)
+        return known
+    pieces: dict[int, list[int]] = {}
+    size = 0
+    if section.adopt is not None:
+        named = section.split_pattern if "split_pattern" in section.model_fields_set else None
+        content, pieces = adopt(Path(section.adopt), split_pattern=named, reserved=section.reserved_tokens)
+    else:
+        expected = min(section.sample_bytes, total)
+        with progress("learning merges", expected, "B") as bar:
+            if expected < TOLD:
+                content, size = _learn(bar.update, section, str(corpus), total)
+            else:
+                content, size = in_process(_learn, section, str(corpus), total, heard=bar.update)
+    if section.extra_tokens:
+        content, more = extend(content, section.extra_tokens)
+        pieces |= more
+    tokenizer = Tokenizer(content)
+    if section.adopt is None and tokenizer.vocabulary_size < section.vocabulary_size:
+        log(
+            f"the corpus gives {tokenizer.vocabulary_size} tokens, not the {section.vocabulary_size} asked for: "
+            f"no pair occurs {section.min_frequency} times any more"
+        )
+    tokenizer.save(folder)
+    write_json(record, {"sample_bytes": size, "pieces": {str(number): ids for number, ids in pieces.items()}})
+    return dict(read_json(record))
+
+
+def _learn(say: Callable[[float], None], section: TokenizerSection, corpus: str, total: int) -> tuple[str, int]:
+    """(tokenizer.json, bytes of text) learned on the corpus's sample; tells how many bytes are read."""
+    sample = _Sample(Path(corpus), total, section.sample_bytes, say)
+    learned = train_bpe(
+        sample,
+        section.vocabulary_size - len(section.extra_tokens),
+        reserved=section.reserved_tokens,
+        split_pattern=section.split_pattern,
+        digits=section.digits,
+        min_frequency=section.min_frequency,
+    )
+    return learned.to_str(pretty=True), sample.bytes
+
+
+class _Sample:
+    """Training texts of about `limit` bytes: all of them, or those whose digest is below a bound.
+
+    The digest's second half decides; its first half has already decided the split.
+    """
+
+    def __init__(self, corpus: Path, total: int, limit: int, say: Callable[[float], None]) -> None:
+        self.corpus, self.say = corpus, say
+        self.share = 1.0 if total <= limit else limit / total
+        self.bytes = 0
+
+    def __iter__(self) -> Iterator[str]:
+        read = told = 0
+        for identity, text in read_texts(self.corpus, "train"):
+            if int(identity[16:28], 16) / 2**48 < self.share:
+                read += len(text) if text.isascii() else len(text.encode())
+                yield text
+                if read - told >= TOLD:
+                    told = read
+                    self.say(max(read, self.bytes))
+        self.bytes = max(self.bytes, read)
+
+
 def _write_split(
     tokenizer: Tokenizer,
-    corpus_dir: Path,
+    corpus: Path,
     split: str,
     sources: list[ShardSource],
-    directory: Path,
+    folder: Path,
+    out: Path,
     expected_bytes: int,
+    workers: int,
 ) -> dict[str, Any]:
     """Encode one split into shards; its metrics, each named `<split>_…`."""
-    number = {source.name: index for index, source in enumerate(sources)}
-    used = np.zeros(tokenizer.vocabulary_size, np.int64)
-    by_source = np.zeros((len(sources), 2), np.int64)  # documents, tokens
-    dtype = dtype_for(tokenizer.vocabulary_size)
+    tasks = make_tasks(corpus, split, folder, [source.name for source in sources])
     size = 0
     with progress(f"tokens of {split}", expected_bytes, "B") as bar:
-        with ShardWriter(directory, dtype, sources=sources) as writer:
-            for batch in _batches(_read(corpus_dir, split)):
-                for document, ids in zip(batch, _encode(tokenizer, batch), strict=True):
-                    tokens = np.array([*ids, tokenizer.endoftext])
-                    writer.add(tokens, number[document.mixture])
-                    by_source[number[document.mixture]] += (1, len(tokens))
-                    used += np.bincount(tokens, minlength=len(used))
-                size += (batch_size := sum(_size(document.text) for document in batch))
-                bar.advance(batch_size)
-    lengths = TokenShards(directory).lengths
-    count = int(lengths.sum())
+        for record in in_processes(encode_unit, tasks, workers):
+            size += record["bytes"]
+            bar.advance(record["bytes"])
+    parts = [Path(task["out"]) for task in tasks]
+    join_shards(parts, out, sources)
+    used = np.stack([np.fromfile(part / "counts.bin", "<u8") for part in parts]).sum(axis=0, dtype=np.uint64)
+    write_bytes(out / "counts.bin", used.astype("<u8").tobytes())
+    shards = TokenShards(out)
+    count = int(shards.lengths.sum())
     return {
-        f"{split}_documents": len(lengths),
+        f"{split}_documents": len(shards),
         f"{split}_tokens": count,
         f"{split}_bytes": size,
-        f"{split}_bytes_per_token": size / max(1, count - len(lengths)),
-        f"{split}_median_document_tokens": float(np.median(lengths)) if len(lengths) else 0.0,
+        f"{split}_bytes_per_token": size / max(1, count - len(shards)),
+        f"{split}_median_document_tokens": float(np.median(shards.lengths)) if len(shards) else 0.0,
         f"{split}_vocabulary_used": float(np.count_nonzero(used) / len(used)),
-        f"{split}_mixture": _mixture(sources, by_source),
+        f"{split}_mixture": _mixture(sources, shards),
     }
 
 
-def _mixture(sources: list[ShardSource], by_source: np.ndarray) -> dict[str, dict[str, float]]:
+def _mixture(sources: list[ShardSource], shards: TokenShards) -> dict[str, dict[str, float]]:
     """Of each source its documents and tokens, its share of the tokens, and its share of a pass by the weights."""
-    tokens = by_source[:, 1].astype(float)
+    documents = np.bincount(shards.source_numbers, minlength=len(sources))
+    tokens = np.bincount(shards.source_numbers, weights=shards.lengths, minlength=len(sources))
     weighted = tokens * [source.weight for source in sources]
     shares, passed = tokens / max(1.0, tokens.sum()), weighted / max(1.0, weighted.sum())
     return {
         source.name: {
-            "documents": int(by_source[index, 0]),
-            "tokens": int(by_source[index, 1]),
+            "documents": int(documents[index]),
+            "tokens": int(tokens[index]),
             "share": float(shares[index]),
             "share_of_a_pass": float(passed[index]),
         }
         for index, source in enumerate(sources)
     }
-
-
-def _encode(tokenizer: Tokenizer, batch: list[_Text]) -> Iterator[list[int]]:
-    """The ids of each document, a chat's in the chat format."""
-    texts = iter(tokenizer.encode_batch([document.text for document in batch if document.messages is None]))
-    for document in batch:
-        yield next(texts) if document.messages is None else encode_chat(tokenizer, json.loads(document.messages)).ids
-
-
-def _sample(corpus_dir: Path, total: int, limit: int) -> Iterator[str]:
-    """Training texts of about `limit` bytes: all of them, or those whose digest is below a bound.
-
-    The digest's second half decides; its first half has already decided the split.
-    """
-    share = 1.0 if total <= limit else limit / total
-    for document in _read(corpus_dir, "train"):
-        if int(document.id[16:28], 16) / 2**48 < share:
-            yield document.text
-
-
-def _batches(documents: Iterator[_Text]) -> Iterator[list[_Text]]:
-    """Documents in lists of about `BATCH_CHARACTERS` characters."""
-    batch: list[_Text] = []
-    characters = 0
-    for document in documents:
-        batch.append(document)
-        characters += len(document.text)
-        if characters >= BATCH_CHARACTERS:
-            yield batch
-            batch, characters = [], 0
-    if batch:
-        yield batch
-
-
-def _read(corpus_dir: Path, split: str) -> Iterator[_Text]:
-    """The documents of a corpus directory: its Parquet files are all that the two rooms share."""
-    for path in sorted((Path(corpus_dir) / "documents").glob(f"{split}-*.parquet")):
-        with pq.ParquetFile(path) as file:
-            for group in range(file.num_row_groups):
-                for row in file.read_row_group(group, columns=["id", "text", "mixture", "messages"]).to_pylist():
-                    yield _Text(**row)
-
-
-def _size(text: str) -> int:
-    return len(text) if text.isascii() else len(text.encode("utf-8"))

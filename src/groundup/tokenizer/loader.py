@@ -2,8 +2,10 @@
 
 import queue
 import threading
-from collections.abc import Generator
-from typing import Protocol, TypeVar
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Generic, Protocol, Self, TypeVar
 
 from groundup.run import UserError
 from groundup.tokenizer.packing import Batch, PackedRows
@@ -15,32 +17,55 @@ Update_co = TypeVar("Update_co", covariant=True)
 class Loader:
     """Cuts the rows into updates. Update `step` is a pure function of its number: that is the whole cursor.
 
-    To carry on after step n, ask for step n; nothing needs to be saved or skipped over.
+    To carry on after step n, ask for step n; nothing needs to be saved or skipped over. Of `world` processes, the
+    one of number `rank` gets a consecutive share of each update's rows; the shares differ by one row at most, and
+    in the order of ranks they are the update of a single process. Where the sources' `epochs` are used up, the last
+    update has the rows that are left.
     """
 
-    def __init__(self, rows: PackedRows, rows_per_update: int) -> None:
-        """Raises UserError where `rows_per_update` is below 1."""
+    def __init__(self, rows: PackedRows, rows_per_update: int, *, rank: int = 0, world: int = 1) -> None:
+        """Raises UserError where `rows_per_update` is below 1, ValueError for a rank outside 0…world - 1."""
         if rows_per_update < 1:
             raise UserError(
                 f"an update has {rows_per_update} rows",
                 expected="tokens_per_update of at least sequence_length",
             )
         self.rows, self.rows_per_update = rows, rows_per_update
+        self.rank, self.world = checked_rank(rank, world)
 
     def update(self, step: int) -> Batch:
-        """All rows of one update; `step` counts from 0."""
+        """This process's rows of one update; `step` counts from 0."""
         first = step * self.rows_per_update
-        return self.rows.batch(range(first, first + self.rows_per_update))
+        self.rows.epochs.plan_ahead(first)
+        count = self.rows.epochs.clip(first + self.rows_per_update) - first
+        mine = share(count, self.rank, self.world)
+        return self.rows.batch(range(first + mine.start, first + mine.stop))
 
     def updates(self) -> int | None:
-        """How many whole updates the sources' `epochs` allow; None where there is no limit."""
+        """How many updates the sources' `epochs` allow, the last one perhaps short; None where there is no limit."""
         available = self.rows.available()
-        return None if available is None else available // self.rows_per_update
+        return None if available is None else -(-available // self.rows_per_update)
+
+    def first_updates(self, steps: int) -> int:
+        """`steps`, or how many updates there are where that is less. No epoch beyond those is planned."""
+        return -(-self.rows.epochs.clip(steps * self.rows_per_update) // self.rows_per_update)
 
     def epoch(self, step: int) -> float:
         """How many epochs are done before update `step`, with the share of the current one."""
         epoch, row = self.rows.epoch_of(step * self.rows_per_update)
         return epoch + row / self.rows.rows(epoch)
+
+
+def checked_rank(rank: int, world: int) -> tuple[int, int]:
+    """(rank, world). Raises ValueError for a rank outside 0…world - 1."""
+    if not 0 <= rank < world:
+        raise ValueError(f"rank {rank} of {world} processes; ranks are 0 to {world - 1}")
+    return rank, world
+
+
+def share(count: int, rank: int, world: int) -> slice:
+    """Which of `count` rows process `rank` of `world` gets."""
+    return slice(count * rank // world, count * (rank + 1) // world)
 
 
 class Updates(Protocol[Update_co]):
@@ -49,42 +74,88 @@ class Updates(Protocol[Update_co]):
     def update(self, step: int) -> Update_co: ...
 
 
-def prefetch(
-    loader: Updates[Update], start: int, end: int | None = None, *, depth: int = 2
-) -> Generator[Update, None, None]:
-    """Yield updates `start`, `start` + 1, … (to `end`, excluded) while a thread reads `depth` of them ahead.
-
-    An error of the thread is raised here, at the update it belongs to. Closing the generator, or leaving the
-    loop that holds it, stops the thread.
+class Ramp:
+    """Shows the rows of early updates in shorter rows: a curriculum by sequence length (Li et al. 2022,
+    arXiv:2108.06084). Tokens and targets of an update stay; only what a token sees before it is less.
     """
-    ready: queue.Queue[Update | BaseException | None] = queue.Queue(maxsize=depth)
-    closing = threading.Event()
 
-    def put(item: Update | BaseException | None) -> bool:
-        while not closing.is_set():
+    def __init__(self, loader: Updates[Batch], stages: Sequence[tuple[float, int]], steps: int) -> None:
+        """`stages`: (share of the `steps` until which it holds, length of a row), both rising."""
+        self.loader, self.stages, self.steps = loader, list(stages), steps
+
+    def length(self, step: int) -> int | None:
+        """The length of rows at an update; None where rows are whole."""
+        return next((length for until, length in self.stages if step < until * self.steps), None)
+
+    def update(self, step: int) -> Batch:
+        """One update; `step` counts from 0."""
+        batch, length = self.loader.update(step), self.length(step)
+        return batch if length is None else batch.shortened(length)
+
+
+class Prefetch(Generic[Update]):
+    """Yields updates `start`, `start` + 1, … (to `end`, excluded) while a thread reads `depth` of them ahead.
+
+    An error of the thread is raised here, at the update it belongs to. `close`, or leaving the `with` block, stops
+    the thread.
+
+    started: seconds that the consumer waited for the first update.
+    waited: seconds that it waited for all others.
+    """
+
+    def __init__(self, loader: Updates[Update], start: int, end: int | None = None, *, depth: int = 2) -> None:
+        self.started = 0.0
+        self.waited = 0.0
+        self._first = True
+        self._ready: queue.Queue[Update | BaseException | None] = queue.Queue(maxsize=depth)
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._read, args=(loader, start, end), name="prefetch", daemon=True)
+        self._thread.start()
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Update:
+        if self._closing.is_set():
+            raise StopIteration
+        begun = time.perf_counter()
+        item = self._ready.get()
+        seconds = time.perf_counter() - begun
+        if self._first:
+            self.started, self._first = seconds, False
+        else:
+            self.waited += seconds
+        if item is None or isinstance(item, BaseException):
+            self.close()
+            raise StopIteration if item is None else item
+        return item
+
+    def close(self) -> None:
+        """Stop reading ahead. There is nothing to read afterwards."""
+        self._closing.set()
+        self._thread.join()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _put(self, item: Update | BaseException | None) -> bool:
+        while not self._closing.is_set():
             try:
-                ready.put(item, timeout=0.1)
+                self._ready.put(item, timeout=0.1)
                 return True
             except queue.Full:
                 continue
         return False
 
-    def read() -> None:
-        step = start
+    def _read(self, loader: Updates[Update], step: int, end: int | None) -> None:
         try:
-            while (end is None or step < end) and put(loader.update(step)):
+            while (end is None or step < end) and self._put(loader.update(step)):
                 step += 1
-            put(None)
+            self._put(None)
         except BaseException as error:  # noqa: BLE001 - handed over whole, and raised by the consumer
-            put(error)
-
-    thread = threading.Thread(target=read, name="prefetch", daemon=True)
-    thread.start()
-    try:
-        while (item := ready.get()) is not None:
-            if isinstance(item, BaseException):
-                raise item
-            yield item
-    finally:
-        closing.set()
-        thread.join()
+            self._put(error)

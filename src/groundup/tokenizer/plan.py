@@ -6,32 +6,64 @@ pairs than a row is cut into consecutive pieces; the target of a piece's last in
 which is the next piece's first input. So every token but a document's first is a target exactly once.
 
 Pieces are packed by best fit, longest first (Ding et al. 2024, "Fewer Truncations Improve Language Modeling",
-arXiv:2404.10830): each goes into the fullest row that still has room. Nothing is discarded.
+arXiv:2404.10830): each goes into the fullest row that still has room. Nothing is discarded. Where that leaves
+more places empty than we allow, the emptiest rows are dissolved into the gaps of the others (`dissolve`).
 """
 
-from collections.abc import Sequence
+import contextlib
+import math
+import threading
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from groundup.run import UserError
 from groundup.tokenizer.shards import ShardSource
 
 Integers = NDArray[np.int64]
+PADDING = 1000  # of so many places in packed rows fewer than one is empty
 
 
 @dataclass(frozen=True)
 class Plan:
-    """One epoch: pieces in the order of their rows. 14 bytes a piece and 8 a row."""
+    """One epoch: pieces in the order of their rows. 16 bytes a piece and 8 a row."""
 
     documents: NDArray[np.uint32]  # [pieces] document number
     starts: NDArray[np.int64]  # [pieces] first input token within the document
-    lengths: NDArray[np.uint16]  # [pieces] pairs
+    lengths: NDArray[np.uint32]  # [pieces] pairs
     rows: Integers  # [rows + 1] row r holds pieces rows[r] to rows[r + 1]
+    cuts: int = 0  # pieces that were cut although a row could have held them
 
     def __len__(self) -> int:
         return len(self.rows) - 1
+
+    def some(self, start: int, end: int) -> "Plan":
+        """Rows `start` to `end` (excluded)."""
+        first, last = int(self.rows[start]), int(self.rows[end])
+        rows = self.rows[start : end + 1] - first
+        return Plan(self.documents[first:last], self.starts[first:last], self.lengths[first:last], rows)
+
+    def one_by_one(self) -> "Plan":
+        """The same pieces, each in a row of its own."""
+        return Plan(self.documents, self.starts, self.lengths, np.arange(len(self.documents) + 1))
+
+    @staticmethod
+    def joined(parts: Sequence["Plan"]) -> "Plan":
+        """The rows of several plans, one after the other."""
+        if len(parts) == 1:
+            return parts[0]
+        sizes = [np.zeros(1, np.int64), *(np.diff(part.rows) for part in parts)]
+        return Plan(
+            np.concatenate([np.zeros(0, np.uint32), *(part.documents for part in parts)]),
+            np.concatenate([np.zeros(0, np.int64), *(part.starts for part in parts)]),
+            np.concatenate([np.zeros(0, np.uint32), *(part.lengths for part in parts)]),
+            np.cumsum(np.concatenate(sizes)),
+        )
 
 
 class Schedule:
@@ -78,44 +110,211 @@ class Schedule:
         return phases
 
 
-def plan_epoch(lengths: Integers, copies: Integers, capacity: int, seed: int, epoch: int) -> Plan:
+class Epochs:
+    """Plans of epoch after epoch, each made when it is first needed, and the one numbering of their rows.
+
+    Position 0, 1, 2, … runs through the rows of epoch 0, then those of epoch 1, and so on. Two plans are kept.
+    Safe to use from several threads.
+    """
+
+    def __init__(self, schedule: Schedule, make: Callable[[int], Plan], unit: str = "rows") -> None:
+        """`make` plans an epoch; `unit` is what its rows are called in errors."""
+        self._make, self._unit = make, unit
+        self._last = schedule.last_epoch()
+        self._first = [0]  # position of the first row of each epoch known so far
+        self._plans: dict[int, Future[Plan]] = {}
+        self._lock = threading.Lock()
+
+    def plan(self, epoch: int) -> Plan:
+        """The plan of an epoch, made anew where it is not one of the last two used."""
+        with self._lock:
+            wanted, new = self._plans.pop(epoch, None), False
+            if wanted is None:
+                wanted, new = Future(), True
+            while len(self._plans) > 1:
+                self._plans.pop(next(iter(self._plans)))
+            self._plans[epoch] = wanted
+        if new:
+            try:
+                wanted.set_result(self._make(epoch))
+            except BaseException as error:  # noqa: BLE001 - raised below, and in every thread that waits for the plan
+                wanted.set_exception(error)
+        return wanted.result()
+
+    def first(self, epoch: int) -> int:
+        """The position at which an epoch begins. Counting there takes planning each epoch before once."""
+        while (known := len(self._first) - 1) < epoch:
+            end = self._first[known] + len(self.plan(known))
+            with self._lock:
+                if len(self._first) - 1 == known:  # another thread may have come first
+                    self._first.append(end)
+        return self._first[epoch]
+
+    def count(self, epoch: int) -> int:
+        """How many rows an epoch has. It differs a little between epochs."""
+        return self.first(epoch + 1) - self.first(epoch)
+
+    def count_in(self, epochs: float) -> int:
+        """Rows in the first `epochs` epochs; of a broken one its share, rounded up."""
+        whole = int(epochs)
+        share = epochs - whole
+        return self.first(whole) + (math.ceil(self.count(whole) * share) if share else 0)
+
+    def clip(self, end: int) -> int:
+        """`end`, or the number of all rows there will ever be where that is less."""
+        if self._last is None:
+            return end
+        while end > self._first[-1] and len(self._first) <= self._last:
+            self.first(len(self._first))
+        return min(end, self._first[-1])
+
+    def available(self) -> int | None:
+        """All rows there will ever be; None where a source may be repeated without limit."""
+        return None if self._last is None else self.first(self._last)
+
+    def locate(self, position: int) -> tuple[int, int]:
+        """(epoch, row within it) of a position. Raises UserError where the sources' `epochs` are used up."""
+        if position < 0:
+            raise ValueError(f"position is {position}; {self._unit} count from 0")
+        while self._last is None and position >= self._first[-1]:
+            self.first(len(self._first))
+        if self.clip(position + 1) <= position:
+            raise UserError(
+                f"the corpus is used up after {self._first[-1]} {self._unit}",
+                expected="training that ends before its sources' `epochs` are over",
+                mend="train for fewer steps, raise `epochs` in corpus.sources, or add text",
+            )
+        epoch = bisect_right(self._first, position) - 1
+        return epoch, position - self._first[epoch]
+
+    def plan_ahead(self, position: int) -> None:
+        """Have a thread plan the next epoch where `position` is past the middle of its own, so nobody waits for it."""
+        epoch, row = self.locate(position)
+        if 2 * row < self.count(epoch) or epoch + 1 == self._last or epoch + 1 in self._plans:
+            return
+
+        def run() -> None:
+            with contextlib.suppress(BaseException):  # whoever asks for this plan gets the error
+                self.plan(epoch + 1)
+
+        threading.Thread(target=run, name=f"plan of epoch {epoch + 1}", daemon=True).start()
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """Pieces of documents without rows, columns as in Plan."""
+
+    documents: NDArray[np.uint32]
+    starts: Integers
+    lengths: NDArray[np.uint32]
+
+    def __len__(self) -> int:
+        return len(self.documents)
+
+
+def cut_documents(lengths: Integers, copies: Integers, capacity: int) -> Pieces:
+    """The documents of an epoch, those of more than `capacity` pairs in consecutive pieces of as many.
+
+    Args:
+        lengths: tokens of each document, [documents].
+        copies: how often each is shown, [documents].
+    """
+    pairs = lengths - 1
+    shown = np.repeat(np.arange(len(lengths), dtype=np.uint32), np.where(pairs > 0, copies, 0))
+    counts = -(-pairs[shown] // capacity)
+    documents = np.repeat(shown, counts)
+    starts = np.arange(len(documents)) - np.repeat(np.cumsum(counts) - counts, counts)
+    starts *= capacity
+    return Pieces(documents, starts, np.minimum(capacity, pairs[documents] - starts).astype(np.uint32))
+
+
+def plan_epoch(
+    lengths: Integers, copies: Integers, capacity: int, seed: int, epoch: int, *, whole: bool = False
+) -> Plan:
     """Pack one epoch.
+
+    10 million documents take some 7 seconds and, at its peak, 80 bytes a piece.
 
     Args:
         lengths: tokens of each document, [documents].
         copies: how often each is shown in this epoch, [documents].
-        capacity: pairs a row holds, 1 to 65,535.
+        capacity: pairs a row holds, 1 to 2^20.
         seed, epoch: with the above, all that the plan depends on.
+        whole: whether pieces that a row can hold are never cut.
     """
-    pairs = lengths - 1
-    shown = np.repeat(np.arange(len(lengths)), np.where(pairs > 0, copies, 0))
-    counts = -(-pairs[shown] // capacity)
-    documents = np.repeat(shown, counts)
-    nth = np.arange(len(documents)) - np.repeat(np.cumsum(counts) - counts, counts)
-    starts = nth * capacity
-    sizes = np.minimum(capacity, pairs[documents] - starts)
+    pieces = cut_documents(lengths, copies, capacity)
+    keys = random_keys(2 * len(pieces), seed, epoch, 1)
+    order = sorted_by(capacity - pieces.lengths, keys[: len(pieces)], capacity)  # longest first, equal ones shuffled
+    keys = keys[len(pieces) :]
+    rows = np.empty(len(pieces), np.int64)
+    rows[order] = best_fit(pieces.lengths[order], capacity)
+    del order
+    cuts = 0
+    if not whole:
+        old = len(pieces)
+        pieces, rows, keys = dissolve(pieces, rows, keys, capacity)
+        cuts = len(pieces) - old
 
-    keys = random_keys(2 * len(documents), seed, epoch, 1)
-    shuffled = np.argsort(keys[: len(documents)], kind="stable")
-    order = shuffled[np.argsort(-sizes[shuffled], kind="stable")]  # longest first, equal lengths in random order
-    row_of_piece = np.empty(len(documents), np.int64)
-    row_of_piece[order] = best_fit(sizes[order], capacity)
-
-    count = int(row_of_piece.max()) + 1 if len(documents) else 0
+    count = int(rows.max()) + 1 if len(pieces) else 0
     place = np.empty(count, np.int64)  # rows in random order, else the full ones would all come first
     place[np.argsort(random_keys(count, seed, epoch, 2), kind="stable")] = np.arange(count)
-    rows = place[row_of_piece]
-    by_row = np.lexsort((keys[len(documents) :], rows))
+    rows = place[rows]
     ends = np.cumsum(np.bincount(rows, minlength=count))
+    by_row = sorted_by(rows, keys, count)
     return Plan(
-        documents[by_row].astype(np.uint32),
-        starts[by_row],
-        sizes[by_row].astype(np.uint16),
+        pieces.documents[by_row],
+        pieces.starts[by_row],
+        pieces.lengths[by_row],
         np.concatenate([[0], ends]).astype(np.int64),
+        cuts,
     )
 
 
-def best_fit(lengths: Integers, capacity: int) -> Integers:
+def dissolve(
+    pieces: Pieces, rows: Integers, keys: NDArray[np.uint64], capacity: int
+) -> tuple[Pieces, Integers, NDArray[np.uint64]]:
+    """Cut the pieces of the emptiest rows to fill the largest gaps of the others, as far as needed and no further.
+
+    What remains empty is less than 0.1 % of all places, or less than one row. The pieces of the dissolved rows
+    are laid end to end, and so are the gaps; both are cut at the union of their borders.
+
+    Args:
+        rows: the row of each piece, [pieces].
+        keys: what the order within a row is drawn from, [pieces]; a cut piece's parts inherit it.
+    """
+    used = np.bincount(rows, pieces.lengths).astype(np.int64)
+    total = int(used.sum())
+    kept = max(-(-total // capacity), -(-total * PADDING // ((PADDING - 1) * capacity)) - 1)
+    if kept >= len(used):
+        return pieces, rows, keys
+    emptiest = np.argsort(used, kind="stable")
+    renumbered = np.full(len(used), -1)
+    stay = np.sort(emptiest[len(used) - kept :])
+    renumbered[stay] = np.arange(kept)
+    new_rows = renumbered[rows]
+    loose, fixed = np.flatnonzero(new_rows < 0), np.flatnonzero(new_rows >= 0)
+
+    gaps = capacity - used[stay]
+    largest = np.argsort(-gaps, kind="stable")
+    gap_ends, loose_ends = np.cumsum(gaps[largest]), np.cumsum(pieces.lengths[loose], dtype=np.int64)
+    ends = np.union1d(loose_ends, gap_ends[gap_ends < loose_ends[-1]])
+    begins = np.concatenate([[0], ends[:-1]])
+    nth = np.searchsorted(loose_ends, begins, side="right")
+    origin = loose[nth]
+    offsets = begins - (loose_ends - pieces.lengths[loose])[nth]
+    filled = largest[np.searchsorted(gap_ends, begins, side="right")]
+    return (
+        Pieces(
+            np.concatenate([pieces.documents[fixed], pieces.documents[origin]]),
+            np.concatenate([pieces.starts[fixed], pieces.starts[origin] + offsets]),
+            np.concatenate([pieces.lengths[fixed], (ends - begins).astype(np.uint32)]),
+        ),
+        np.concatenate([new_rows[fixed], filled]),
+        np.concatenate([keys[fixed], keys[origin]]),
+    )
+
+
+def best_fit(lengths: NDArray[np.integer[Any]], capacity: int) -> Integers:
     """The row of each piece, [pieces], when each goes into the row with the least room that still suffices.
 
     `lengths` must not increase and lie in 1…capacity. Pieces of one length are placed together: a row with
@@ -124,12 +323,11 @@ def best_fit(lengths: Integers, capacity: int) -> Integers:
     costs O(capacity / 64), and there are at most as many steps as pieces, far fewer where lengths repeat.
     """
     row_of_piece = np.empty(len(lengths), np.int64)
-    rooms: list[list[Integers]] = [[] for _ in range(capacity + 1)]
-    existing = rows = 0
-    values, counts = np.unique(lengths, return_counts=True)
-    at = 0
-    for length, count in zip(values[::-1].tolist(), counts[::-1].tolist(), strict=True):
-        end = at + count
+    rooms: dict[int, list[Integers]] = {}
+    existing = rows = at = 0
+    counts = np.bincount(lengths, minlength=1)
+    for length in np.flatnonzero(counts)[::-1].tolist():
+        end = at + int(counts[length])
         while at < end:
             if fitting := existing >> length:
                 room = length + (fitting & -fitting).bit_length() - 1
@@ -153,9 +351,17 @@ def best_fit(lengths: Integers, capacity: int) -> Integers:
                 at = end
             for left, some in leftovers:
                 if left and len(some):
-                    rooms[left].append(some)
+                    rooms.setdefault(left, []).append(some)
                     existing |= 1 << left
     return row_of_piece
+
+
+def sorted_by(major: NDArray[np.integer[Any]], keys: NDArray[np.uint64], most: int) -> Integers:
+    """The order of `major` (0 to `most`), of equal ones by the leading bits of their random keys: one sort for both."""
+    bits = max(1, most).bit_length()
+    combined = major.astype(np.uint64) << np.uint64(64 - bits)
+    combined |= keys >> np.uint64(bits)
+    return np.argsort(combined, kind="stable")
 
 
 def random_keys(count: int, *seeds: int) -> NDArray[Any]:

@@ -1,18 +1,24 @@
 """Text to ids and back."""
 
 import hashlib
+import json as json_format
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Self
 
+import numpy as np
 import tokenizers
+from numpy.typing import NDArray
 
-from groundup.run import UserError
-from groundup.tokenizer.bpe import byte_of_character
+from groundup.run import UserError, write_text
+from groundup.tokenizer.alphabet import byte_of_character
+from groundup.tokenizer.engine import fast_engine
 from groundup.tokenizer.special import ASSISTANT, END, ENDOFTEXT, NAMED, PAD, SYSTEM, TOOL, USER
 
 _SURROGATES = re.compile("[\ud800-\udfff]")
+
+Ids = NDArray[np.uint32]
 
 
 class Tokenizer:
@@ -37,16 +43,20 @@ class Tokenizer:
             )
         self.json = json
         self.fingerprint = hashlib.sha256(json.encode("utf-8")).hexdigest()
-        self.vocabulary_size: int = self._tokenizer.get_vocab_size(with_added_tokens=True)
         self.endoftext, self.pad, self.system, self.user, self.assistant, self.end, self.tool = (
             self.special_id(token) for token in (ENDOFTEXT, PAD, SYSTEM, USER, ASSISTANT, END, TOOL)
         )
-        self._special = {
-            number: token.content
-            for number, token in self._tokenizer.get_added_tokens_decoder().items()
-            if token.special
-        }
+        added = self._tokenizer.get_added_tokens_decoder()
+        self._special = {number: token.content for number, token in added.items() if token.special}
+        self._added = {number: token.content for number, token in added.items() if not token.special}
         self._bytes = self._bytes_of_ids()
+        self.vocabulary_size: int = len(self._bytes)
+        self._fast = fast_engine(json, self._tokenizer)
+
+    @property
+    def engine(self) -> str:
+        """The library that encodes: "gigatoken", or "tokenizers" for split patterns that the former doesn't know."""
+        return "tokenizers" if self._fast is None else "gigatoken"
 
     @classmethod
     def load(cls, directory: Path) -> Self:
@@ -59,18 +69,43 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """The ids of a text. A lone surrogate, which no UTF-8 text can hold, counts as U+FFFD."""
-        return self.encode_batch([text])[0]
+        ids: list[int] = self.encode_array(text).tolist()
+        return ids
+
+    def encode_array(self, text: str) -> Ids:
+        """The ids of a text as an array, [tokens]."""
+        if self._fast is None:
+            return np.array(self._encode_exactly([text])[0], np.uint32)
+        try:
+            found: Ids = self._fast.encode(text)
+        except TypeError:
+            found = self._fast.encode(_mended(text))
+        return found
+
+    def encode_arrays(self, texts: Sequence[str]) -> list[Ids]:
+        """The ids of many texts as arrays, in their order, on this thread alone."""
+        if self._fast is None:
+            return [np.array(ids, np.uint32) for ids in self._encode_exactly(texts)]
+        return [self.encode_array(text) for text in texts]
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """The ids of many texts, in their order; the library spreads them over the machine's cores."""
+        """The ids of many texts, in their order, on all cores of the machine."""
+        if self._fast is None:
+            return self._encode_exactly(texts)
         try:
-            encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
-        except (UnicodeEncodeError, TypeError):
-            if not any(_SURROGATES.search(text) for text in texts):
-                raise
-            mended = [text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace") for text in texts]
-            encodings = self._tokenizer.encode_batch_fast(mended, add_special_tokens=False)
-        return [encoding.ids for encoding in encodings]
+            found: list[list[int]] = self._fast.encode_batch_list(list(texts))
+        except TypeError:
+            found = self._fast.encode_batch_list([_mended(text) for text in texts])
+        return found
+
+    def differs(self, text: str) -> bool:
+        """Whether the fast engine and `tokenizers` give different ids: a fault of the engine, which must not be."""
+        text = _mended(text)
+        return self.encode(text) != self._encode_exactly([text])[0]
+
+    def _encode_exactly(self, texts: Sequence[str]) -> list[list[int]]:
+        mended = [_mended(text) for text in texts]
+        return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(mended, add_special_tokens=False)]
 
     def decode(self, ids: Iterable[int], *, special: bool = False) -> str:
         """The text of ids; bytes that are no UTF-8 become U+FFFD. `special` spells special tokens out."""
@@ -92,6 +127,16 @@ class Tokenizer:
         """For every id the number of UTF-8 bytes it stands for, 0 for specials: for bits per byte."""
         return [len(content) for content in self._bytes]
 
+    def merges(self) -> list[tuple[bytes, bytes]]:
+        """What is merged, in the order it was learned."""
+        table = byte_of_character()
+        pairs = json_format.loads(self.json)["model"]["merges"]
+        split = (pair.split(" ") if isinstance(pair, str) else pair for pair in pairs)
+        return [
+            (bytes(table[character] for character in left), bytes(table[character] for character in right))
+            for left, right in split
+        ]
+
     def special_ids(self) -> dict[str, int]:
         """Every special token, reserved ones too, and its id."""
         return {name: number for number, name in sorted(self._special.items())}
@@ -106,13 +151,22 @@ class Tokenizer:
     def save(self, directory: Path) -> None:
         """Write `directory`/tokenizer.json, byte for byte what this tokenizer was read from."""
         directory.mkdir(parents=True, exist_ok=True)
-        (directory / "tokenizer.json").write_text(self.json, encoding="utf-8")
+        write_text(directory / "tokenizer.json", self.json)
 
     def _bytes_of_ids(self) -> list[bytes]:
         table = byte_of_character()
-        size = max(self._tokenizer.get_vocab(with_added_tokens=True).values()) + 1
-        contents = [b""] * size
-        for token, number in self._tokenizer.get_vocab(with_added_tokens=True).items():
-            if number not in self._special:
+        vocabulary = self._tokenizer.get_vocab(with_added_tokens=True)
+        contents = [b""] * (max(vocabulary.values()) + 1)
+        for token, number in vocabulary.items():
+            if number in self._added:
+                contents[number] = token.encode()
+            elif number not in self._special:
                 contents[number] = bytes(table[character] for character in token)
         return contents
+
+
+def _mended(text: str) -> str:
+    """The text with surrogate pairs joined and lone ones replaced."""
+    if not _SURROGATES.search(text):
+        return text
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")

@@ -20,7 +20,7 @@ from groundup.training.objective import NextToken, Objective, Rows, Source, to_t
 from groundup.training.optimizers import Optimizer, orthogonalise
 from groundup.training.pretrain import pretrain
 from groundup.training.schedule import lr_factor
-from groundup.training.stage import make_plan, sampler, save_final, train_on_rows
+from groundup.training.stage import load_start, make_plan, sampler, save_final, train_on_rows
 from groundup.training.validation import validator
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "Source",
     "autocast",
     "lr_factor",
+    "load_start",
     "make_plan",
     "orthogonalise",
     "prepare",

@@ -18,6 +18,8 @@ CPU_TOKENS = 4096
 COMPILE_FLOPS = {"cpu": 1e13, "cuda": 1e16}
 """Training FLOPs from which compiling pays: about 100 s of uncompiled work on two CPU cores, a minute on a GPU."""
 COMPILE_MINUTES = 2.0
+ROUNDING = 0.01
+"""Share of the updates by which a budget may exceed the data: epochs differ a little in their rows."""
 MEMORY_SHARE = 0.5
 """Share of a GPU's memory that the activations of a micro-batch may take by the estimate."""
 
@@ -91,6 +93,7 @@ def settle(
     updates_per_epoch: float,
     seconds_per_update: Callable[[], tuple[float, float]],
     compiles: Callable[[float], bool],
+    available: Callable[[int], int] = lambda steps: steps,
 ) -> Plan:
     """The plan kept in ``directory``, or a new one, written there before it is returned.
 
@@ -100,6 +103,10 @@ def settle(
         seconds_per_update: measures (seconds of one update, seconds until the first); called for a budget of
             minutes alone.
         compiles: whether a stage of so many updates is to be compiled.
+        available: how many of the first so many updates there are: fewer where sources may be read only so often.
+
+    Raises:
+        UserError: the budget of minutes is too small, or the data are used up before the budget is.
     """
     path = directory / "plan.json"
     if path.exists():
@@ -124,6 +131,20 @@ def settle(
             )
     else:
         raise ValueError("a training section without a budget")
-    plan = Plan(fingerprint, max(1, steps), rows_per_update, micro, sequence_length, compiles(steps))
+    steps = _within(max(1, steps), available, section)
+    plan = Plan(fingerprint, steps, rows_per_update, micro, sequence_length, compiles(steps))
     write_json(path, dataclasses.asdict(plan))
     return plan
+
+
+def _within(steps: int, available: Callable[[int], int], section: TrainSection) -> int:
+    """The steps, less those that rounding took beyond the end of the data."""
+    there = available(steps)
+    excess = steps - there
+    if not there or excess > max(1, ROUNDING * steps) or (excess and section.steps is not None):
+        raise UserError(
+            f"the budget is {steps} updates, and the corpus is used up after {there}",
+            expected="training that ends before its sources' `epochs` are over",
+            mend="lower the budget, raise `epochs` in corpus.sources, or add text",
+        )
+    return there

@@ -24,7 +24,7 @@ from groundup.hardware import Hardware
 from groundup.model import Transformer, flops_per_token
 from groundup.recipe import TrainSection
 from groundup.run import GroundupError, Interrupted, human, log, progress
-from groundup.tokenizer import prefetch
+from groundup.tokenizer import Prefetch
 from groundup.training.budget import Plan
 from groundup.training.checkpoint import Snapshot, Writer, newest_sound
 from groundup.training.compute import autocast, compiled, product_dtype
@@ -36,6 +36,9 @@ from groundup.training.schedule import lr_factor
 
 HANG_SECONDS = 900
 """A step that takes longer has every thread's stack printed to stderr, and goes on."""
+
+SHOWN_WAIT = 0.01
+"""Share of the time spent waiting for rows from which the bar says so."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,39 @@ class Progress:
     step: int = 0
     tokens: int = 0
     seconds: float = 0.0
+    waited: float = 0.0
     last: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass
+class Window:
+    """What is counted from one line of metrics.jsonl to the next; seconds are those of updates, waiting apart."""
+
+    tokens: int = 0
+    flops: float = 0.0
+    seconds: float = 0.0
+    waited: float = 0.0
+
+    def add(self, tokens: int, flops: float, seconds: float, waited: float) -> None:
+        """Count one update."""
+        self.tokens += tokens
+        self.flops += flops
+        self.seconds += seconds
+        self.waited += waited
+
+    def rate(self, amount: float) -> float:
+        """``amount`` a second."""
+        return amount / max(self.seconds, 1e-9)
+
+    @property
+    def data_wait(self) -> float:
+        """The share of the time that was spent waiting for rows."""
+        return self.waited / max(self.seconds + self.waited, 1e-9)
+
+    def note(self, loss: float) -> str:
+        """What the bar shows."""
+        waits = f"  {self.data_wait:.0%} waiting for data" if self.data_wait > SHOWN_WAIT else ""
+        return f"loss {loss:.3f}  {human(self.rate(self.tokens))} tok/s{waits}"
 
 
 class Trainer:
@@ -81,8 +116,12 @@ class Trainer:
         job.out.mkdir(parents=True, exist_ok=True)
         self.metrics = Journal(job.out / "metrics.jsonl")
         self.samples = Journal(job.out / "samples.jsonl")
-        self._flops = flops_per_token(job.model.arch, job.plan.sequence_length)
-        self._peak = job.hardware.matrix_gflops.get(job.hardware.precision, 0.0) * 1e9
+        self.data_start = 0.0
+        self.peak = job.hardware.matrix_gflops.get(job.hardware.precision, 0.0) * 1e9
+
+    def flops(self, rows: Rows) -> float:
+        """Training FLOPs of an update's tokens, padding not counted."""
+        return rows.tokens * flops_per_token(self.job.model.arch, rows.length)
 
     def gradients(self, rows: Rows) -> tuple[float, dict[str, float]]:
         """Leave the update's gradient in the weights; return its loss and the objective's other means.
@@ -91,8 +130,11 @@ class Trainer:
         """
         job, total = self.job, self.job.objective.count(rows)
         sums: dict[str, Tensor] = {}
-        for start in range(0, len(rows), job.plan.micro_rows):
-            batch = to_tensors(rows.slice(start, start + job.plan.micro_rows), job.hardware.device)
+        micro = max(
+            1, job.plan.micro_rows * job.plan.sequence_length // rows.length
+        )  # as many places if rows are shorter
+        for start in range(0, len(rows), micro):
+            batch = to_tensors(rows.slice(start, start + micro), job.hardware.device)
             with autocast(job.hardware):
                 loss, reported = self.loss(self.model, batch)
             torch.autograd.backward(loss / max(total, 1))
@@ -132,6 +174,7 @@ class Trainer:
         trainer = {
             "tokens": self.done.tokens,
             "seconds": self.done.seconds,
+            "waited": self.done.waited,
             "last": dict(self.done.last),
             "guard": self.guard.state(),
             "metrics_position": self.metrics.position(),
@@ -147,7 +190,9 @@ class Trainer:
         self.optimizer.load(snapshot.optimizer)
         torch.set_rng_state(snapshot.optimizer["rng.torch"])
         trainer = snapshot.trainer
-        self.done = Progress(snapshot.step, trainer["tokens"], trainer["seconds"], trainer["last"])
+        self.done = Progress(
+            snapshot.step, trainer["tokens"], trainer["seconds"], trainer.get("waited", 0.0), trainer["last"]
+        )
         self.guard.restore(trainer["guard"])
         self.metrics.rewind(trainer["metrics_position"])
         self.samples.rewind(trainer["samples_position"])
@@ -157,7 +202,9 @@ def train(job: Job) -> dict[str, Any]:
     """Train to the end of the plan, from the newest sound checkpoint where there is one.
 
     Returns:
-        metrics of the stage: steps, tokens, seconds, the last loss and validation, updates skipped.
+        metrics of the stage: steps, tokens, seconds, the last loss and validation, updates skipped, and
+        ``data_wait``, the share of the steps' time spent waiting for rows (that for the first update counts apart,
+        as ``data_start`` seconds).
 
     Raises:
         Interrupted: ``job.should_stop`` said so; a checkpoint has been saved.
@@ -192,6 +239,8 @@ def train(job: Job) -> dict[str, Any]:
         "seconds": done.seconds,
         "tokens_per_second": done.tokens / max(done.seconds, 1e-9),
         "skipped": trainer.guard.skipped,
+        "data_wait": done.waited / max(done.seconds + done.waited, 1e-9),
+        "data_start": trainer.data_start,
         **done.last,
     }
 
@@ -202,23 +251,23 @@ def _run(trainer: Trainer, writer: Writer, resumed: bool) -> None:
     saved_at = time.monotonic()
     if resumed:
         _observe(trainer)  # a checkpoint is saved before what follows its step
-    updates = prefetch(job.source, done.step, steps)
-    with progress(job.stage, total=steps, unit="step") as bar:
+    with Prefetch(job.source, done.step, steps) as updates, progress(job.stage, total=steps, unit="step") as bar:
         bar.update(done.step)
-        window_tokens, window_seconds = done.tokens, 0.0
+        window, waited = Window(), 0.0
         for rows in updates:
             _watch()
             begun = time.monotonic()
             report = trainer.update(rows)
-            elapsed = time.monotonic() - begun
+            elapsed, wait = time.monotonic() - begun, updates.waited - waited
+            trainer.data_start, waited = updates.started, updates.waited
             done.seconds += elapsed
-            window_seconds += elapsed
+            done.waited += wait
+            window.add(rows.tokens, trainer.flops(rows), elapsed, wait)
             bar.update(done.step)
             if done.step % section.log_every == 0 or done.step in (1, steps):
-                rate = (done.tokens - window_tokens) / max(window_seconds, 1e-9)
-                _log_step(trainer, report, rate)
-                bar.note(f"loss {report['loss']:.3f}  {human(rate)} tok/s")
-                window_tokens, window_seconds = done.tokens, 0.0
+                _log_step(trainer, report, window)
+                bar.note(window.note(report["loss"]))
+                window = Window()
             stop = job.should_stop()
             overdue = time.monotonic() - saved_at > 60 * section.checkpoint_minutes
             due = section.checkpoint_every and done.step % section.checkpoint_every == 0
@@ -229,7 +278,6 @@ def _run(trainer: Trainer, writer: Writer, resumed: bool) -> None:
                 writer.wait()
                 raise Interrupted(f"{job.stage}: stopped at step {done.step} of {steps}; a checkpoint is saved")
             _observe(trainer)
-    updates.close()
 
 
 def _watch() -> None:
@@ -238,19 +286,19 @@ def _watch() -> None:
         faulthandler.dump_traceback_later(HANG_SECONDS, repeat=True, file=sys.__stderr__)
 
 
-def _log_step(trainer: Trainer, report: dict[str, float], rate: float) -> None:
+def _log_step(trainer: Trainer, report: dict[str, float], window: Window) -> None:
     done = trainer.done
     record = {
         "step": done.step,
         "tokens": done.tokens,
         **report,
-        "tokens_per_second": rate,
+        "tokens_per_second": window.rate(window.tokens),
         "seconds": done.seconds,
+        "data_wait": window.data_wait,
+        "gflops": window.rate(window.flops) / 1e9,
     }
-    flops = rate * trainer._flops
-    record["gflops"] = flops / 1e9
-    if trainer._peak:
-        record["mfu"] = flops / trainer._peak
+    if trainer.peak:
+        record["mfu"] = window.rate(window.flops) / trainer.peak
     trainer.metrics.write(record)
     if math.isfinite(report["loss"]):  # a refused update may have none
         done.last["loss"] = report["loss"]

@@ -12,6 +12,7 @@ from torch import Tensor
 from groundup.model import Transformer, cross_entropy_sum, document_mask
 
 Tensors = dict[str, Tensor]
+INDICES = ("ids", "targets", "positions", "slots")
 
 
 class Rows(Protocol):
@@ -20,6 +21,11 @@ class Rows(Protocol):
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
     def __len__(self) -> int: ...
+
+    @property
+    def length(self) -> int:
+        """Places in a row."""
+        ...
 
     @property
     def tokens(self) -> int:
@@ -50,8 +56,9 @@ class Objective(Protocol):
 
 
 def to_tensors(rows: Rows, device: str) -> Tensors:
-    """The arrays of a batch as tensors on the device, by field name."""
-    return {f.name: torch.from_numpy(np.ascontiguousarray(getattr(rows, f.name))).to(device) for f in fields(rows)}
+    """The arrays of a batch as tensors on the device, by field name; what indexes there becomes int64."""
+    tensors = {f.name: torch.from_numpy(np.ascontiguousarray(getattr(rows, f.name))).to(device) for f in fields(rows)}
+    return {name: tensor.long() if name in INDICES else tensor for name, tensor in tensors.items()}
 
 
 class NextToken:

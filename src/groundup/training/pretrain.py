@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from groundup.hardware import Hardware
-from groundup.interchange import load_model
 from groundup.model import Architecture, Transformer, initialise, parameter_count
 from groundup.recipe import ModelSection, PretrainSection
-from groundup.tokenizer import PackedRows, Tokenizer, TokenShards
+from groundup.tokenizer import Tokenizer, TokenShards
 from groundup.training.compute import prepare
-from groundup.training.stage import sampler, train_on_rows
+from groundup.training.stage import load_start, sampler, train_on_rows
 from groundup.training.validation import validator
 
 
@@ -42,14 +41,13 @@ def pretrain(
         model = Transformer(Architecture.from_section(model_section, tokenizer.vocabulary_size))
         initialise(model, seed)
     else:
-        model = load_model(start)
+        model = load_start(start, run, tokenizer)
     model.to(hardware.device)
     length = section.sequence_length or model.arch.context_length
-    rows = PackedRows(TokenShards(run / "tokenizer" / "shards" / "train"), length, seed)
     metrics = train_on_rows(
         section,
         model,
-        rows,
+        TokenShards(run / "tokenizer" / "shards" / "train"),
         out=out,
         seed=seed,
         hardware=hardware,

@@ -29,7 +29,7 @@ def validator(
     data = TokenShards(shards)
     if not np.any(data.lengths > 1):
         return None
-    rows = PackedRows(data, length, seed=0)
+    rows = PackedRows(data, length, seed=0, packing="best_fit")
     count = max(1, min(VALIDATION_TOKENS // length, rows.rows(0)))
     sizes = torch.tensor(tokenizer.token_bytes(), dtype=torch.float64, device=device)
 

@@ -1,0 +1,43 @@
+"""The fast encoder: gigatoken where it knows a tokenizer's split pattern and gives the same ids, else nothing.
+
+gigatoken (https://github.com/marcelroed/gigatoken) encodes some 100 MB of text a second on one core, forty times as
+much as Hugging Face's `tokenizers`, whose ids are the measure of what is right. It refuses tokenizers that it can't
+follow.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import gigatoken
+import tokenizers
+
+# What splitters get wrong first: endings, spaces of all kinds before all kinds, digits, scripts, marks, emoji.
+_PROBES = (
+    "The cat's WE'LL don't I'M you'd O'Neil's ſ'ſ 'S 'LL",
+    "a  b   c\n\n\n d\t\te \r\n\r\n f \n \n",
+    "12 345 6,789 ½ Ⅷ ٣٤٥ x1y22z333 ²³",
+    "naïve Ελληνικά Привет, мир! שלום العربية हिन्दी ไทย 中文字 かな 한국어 e\u0301 \u200d\ufeff\xa0\u2003\u3000\u2028x",
+    "def f(x):\n    return {'a': [1, 2]}  # -> !!! ... ---\n\n\tif a != b && c:\n",
+    "🧑‍🚀🇩🇪👍🏽 \x00\x01\x7f\x85 <|endoftext|> <|user|> ÀÉÎõü ǅ ʰ",
+)
+
+
+def fast_engine(content: str, exact: tokenizers.Tokenizer) -> Any | None:
+    """A gigatoken.Tokenizer for a tokenizer.json, with `encode(str) -> uint32 array`; None where there is none.
+
+    Special tokens are taken out of it, so that no text can become one. `exact` is the same file's tokenizer with
+    `encode_special_tokens` on; probes are encoded by both, and an engine that differs is not used.
+    """
+    description = json.loads(content)
+    description["added_tokens"] = [token for token in description.get("added_tokens") or () if not token["special"]]
+    try:
+        engine = gigatoken.Tokenizer.from_json(json.dumps(description))
+    except (RuntimeError, ValueError):  # a split pattern or a part that it doesn't know
+        return None
+    probes = [*_PROBES, *(f"a{token['content']}b {token['content']} " for token in description["added_tokens"][:8])]
+    for probe in probes:
+        if engine.encode(probe).tolist() != exact.encode(probe, add_special_tokens=False).ids:
+            return None
+    return engine
