@@ -115,7 +115,9 @@ def row_mask(run: Path, recipe: Recipe) -> Facts | None:
         return None
     length = recipe.pretrain.sequence_length or recipe.model.context_length
     try:
-        packed = PackedRows(TokenShards(run / "tokenizer" / "shards" / "train"), length, recipe.run.seed)
+        shards = TokenShards(run / "tokenizer" / "shards" / "train")
+        packing = "best_fit" if recipe.pretrain.packing == "padded" else recipe.pretrain.packing
+        packed = PackedRows(shards, length, recipe.run.seed, packing=packing)
     except UserError:
         return None
     most = max(range(min(16, packed.rows(0))), key=lambda row: len(packed.pieces(row)))

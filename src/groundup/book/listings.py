@@ -24,6 +24,7 @@ from groundup.storyworld.narrate import narrate_for, tell
 from groundup.storyworld.world import World
 from groundup.tokenizer import encode_chat
 from groundup.tokenizer.plan import best_fit
+from groundup.tokenizer.reference import encode_word, learn
 from groundup.training import lr_factor, orthogonalise
 from groundup.training.guard import Guard
 from groundup.training.loop import Trainer
@@ -36,6 +37,8 @@ SHOWN: dict[str, Callable[..., Any]] = {
     "normalise": normalise,
     "exact_key": exact_key,
     "split_position": split_position,
+    "learn": learn,
+    "encode_word": encode_word,
     "best_fit": best_fit,
     "encode_chat": encode_chat,
     "rms_norm": RMSNorm.forward,

@@ -19,10 +19,9 @@ from groundup.recipe import Recipe, TrainSection
 from groundup.run import UserError
 from groundup.tokenizer import PackedRows, Tokenizer, TokenShards
 from groundup.tokenizer.alphabet import byte_of_character
-from groundup.tokenizer.patterns import SPLIT_PATTERNS
+from groundup.tokenizer.report import advice_for, count_ids
 
 Facts = dict[str, Any]
-COUNTED_TOKENS = 2_000_000
 SENTENCE_CHARACTERS = 110
 FIRST_MERGES = 48
 FREQUENT = 30
@@ -39,7 +38,7 @@ def tokenizer(run: Path, recipe: Recipe, metrics: Facts) -> Facts | None:
         return None
     content = json.loads(tool.json)
     merges = [tuple(pair.split(" ")) if isinstance(pair, str) else tuple(pair) for pair in content["model"]["merges"]]
-    counts = _counts(shards, tool.vocabulary_size)
+    counts = count_ids(shards, tool.vocabulary_size)
     ids = tool.encode(sentence)
     specials = tool.special_ids()
     return {
@@ -48,7 +47,9 @@ def tokenizer(run: Path, recipe: Recipe, metrics: Facts) -> Facts | None:
         "specials": [{"name": name, "id": number} for name, number in specials.items() if "reserved" not in name],
         "reserved": sum("reserved" in name for name in specials),
         "merges": len(merges),
-        "pattern": SPLIT_PATTERNS[recipe.tokenizer.split_pattern] if recipe.tokenizer else "",
+        "pattern": _pattern(content),
+        "adopted": recipe.tokenizer is not None and recipe.tokenizer.adopt is not None,
+        "advice": advice_for(recipe, tool, counts),
         "sentence": sentence,
         "tokens": [{"text": token_text(tool.token(number)), "id": number} for number in ids],
         "sentence_bytes": len(sentence.encode()),
@@ -102,17 +103,10 @@ def _merge_steps(content: str, sentence: str, merges: list[tuple[str, ...]]) -> 
     return {"word": _shown(word), "states": steps, "words": [_shown(piece) for piece, _ in words]}
 
 
-def _counts(shards: TokenShards, size: int) -> NDArray[np.int64]:
-    """How often each id occurs in the first ``COUNTED_TOKENS`` training tokens, [vocabulary]."""
-    counts = np.zeros(size, np.int64)
-    seen = 0
-    for number in range(len(shards)):
-        ids = shards.doc(number)
-        counts += np.bincount(ids, minlength=size)
-        seen += len(ids)
-        if seen >= COUNTED_TOKENS:
-            break
-    return counts
+def _pattern(content: Facts) -> str:
+    """The expression that splits text into words, as tokenizer.json has it; "" for GPT-2's own, which has a name."""
+    parts = content["pre_tokenizer"].get("pretokenizers", [content["pre_tokenizer"]])
+    return "\n".join(part["pattern"]["Regex"] for part in parts if "Regex" in part.get("pattern", {}))
 
 
 def _statistics(tool: Tokenizer, counts: NDArray[np.int64], specials: set[int]) -> Facts:
@@ -158,11 +152,11 @@ def _fertility(run: Path, tool: Tokenizer) -> Facts:
 def _rows(shards: TokenShards, run: Path, recipe: Recipe) -> Facts | None:
     """The first packed rows of the first training stage: lengths of the documents' pieces in each."""
     section = recipe.pretrain
-    if not isinstance(section, TrainSection):
+    if not isinstance(section, TrainSection) or section.packing == "padded":
         return None
     length = section.sequence_length or recipe.model.context_length
     try:
-        packed = PackedRows(shards, length, recipe.run.seed)
+        packed = PackedRows(shards, length, recipe.run.seed, packing=section.packing)
     except UserError:
         return None
     count = min(ROWS_SHOWN, packed.rows(0))
@@ -170,5 +164,6 @@ def _rows(shards: TokenShards, run: Path, recipe: Recipe) -> Facts | None:
         "length": length,
         "rows": [[piece.length for piece in packed.pieces(row)] for row in range(count)],
         "padding": packed.padding(0),
+        "cuts": packed.cuts(0),
         "count": packed.rows(0),
     }

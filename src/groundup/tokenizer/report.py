@@ -81,7 +81,7 @@ def report(run: Path, compare: Path | None = None, *, sample_bytes: int = SAMPLE
         "compare": other and {"path": str(compare), "vocabulary_size": other.vocabulary_size},
         "fertility": {split: fertility(run / "corpus", split, tokenizer, other, sample_bytes) for split in SPLITS},
         "vocabulary": vocabulary_use(tokenizer, counts),
-        "advice": _advice(recipe, tokenizer, counts),
+        "advice": advice_for(recipe, tokenizer, counts),
     }
 
 
@@ -267,8 +267,8 @@ def _adopted(path: Path) -> Tokenizer:
     return Tokenizer(adopt(path).json)
 
 
-def _advice(recipe: Recipe, tokenizer: Tokenizer, counts: NDArray[np.int64]) -> dict[str, Any] | None:
-    """What `advise` says of the model that the recipe plans, in rows as long as pretraining's."""
+def advice_for(recipe: Recipe, tokenizer: Tokenizer, counts: NDArray[np.int64]) -> dict[str, Any] | None:
+    """What `advise` says of the model that the recipe plans, in rows as long as pretraining's; None without one."""
     special = list(tokenizer.special_ids().values())
     if "model" not in recipe.model_fields_set or counts.sum() == counts[special].sum():
         return None
