@@ -233,3 +233,30 @@ def test_a_preset_is_added_to_key_by_key():
     assert parse_recipe(dump_toml(recipe)) == recipe
     with pytest.raises(RecipeError, match="preset"):
         parse_recipe(written.replace('"web"', '"wed"'))
+
+
+def test_an_adopted_vocabulary_survives_the_resolved_recipe(tmp_path):
+    """RUN/recipe.toml has every default filled in, and is read again by every later command."""
+    path = tmp_path / "mine.toml"
+    path.write_text('[corpus]\nsources = ["x.txt"]\n[tokenizer]\nadopt = "gpt2/"\nextra_tokens = ["abc"]\n')
+    recipe = load_recipe(path)
+    path.write_text(dump_toml(recipe))
+    assert load_recipe(path) == recipe
+    assert load_recipe(path).tokenizer.split_pattern is None
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ('adopt = "gpt2/"\nvocabulary_size = 512', "vocabulary_size can't be given beside adopt"),
+        ("vocabulary_size = 512\nreserved_tokens = 1024", "no room for merges beside 1287"),
+        ('vocabulary_size = 512\nextra_tokens = ["a"]\nreserved_tokens = 248', "no room for merges beside 512"),
+        ("digits = 0", "digits"),
+        ('split_pattern = ""', "split_pattern"),
+    ],
+)
+def test_wrong_vocabularies(lines, message, tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text(f'[corpus]\nsources = ["x.txt"]\n[tokenizer]\n{lines}\n')
+    with pytest.raises(RecipeError, match=message):
+        load_recipe(path)

@@ -1,6 +1,9 @@
 """The tokenizer stage over a corpus stage's directory."""
 
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -197,3 +200,46 @@ def test_a_chat_of_the_corpus_is_encoded_message_by_message(tmp_path: Path) -> N
             assert ids == [*encode_chat(tokenizer, json.loads(document.messages)).ids, tokenizer.endoftext]
             assert ids[0] == tokenizer.user
     assert 40 < chats < 60
+
+
+def test_a_word_that_is_a_token_already_is_not_added_again(corpus: Path, tmp_path: Path) -> None:
+    build_tokenizer(TokenizerSection(vocabulary_size=600), corpus, tmp_path / "plain")
+    word = next(token.decode() for token in Tokenizer.load(tmp_path / "plain").tokens() if len(token) > 4)
+    section = TokenizerSection(vocabulary_size=600, extra_tokens=(word, "myoglobin"))
+    build_tokenizer(section, corpus, tmp_path / "extra")
+    found = Tokenizer.load(tmp_path / "extra")
+    assert found.vocabulary_size in (599, 600)  # the word may have been the last merge, for which room is one less now
+    assert len(found.encode("myoglobin")) == 1
+    with pytest.raises(UserError, match=r"given twice(.|\n)*tokenizer\.extra_tokens\[1\]"):
+        build_tokenizer(TokenizerSection(extra_tokens=("xyzzy", "xyzzy")), corpus, tmp_path / "twice")
+
+
+def test_joining_over_an_earlier_result_leaves_the_parts_alone(corpus: Path, tmp_path: Path) -> None:
+    """The same directory filled twice, by two vocabularies; the first's units are whole afterwards."""
+    first, second = (TokenizerSection(vocabulary_size=size) for size in (600, 560))
+    build_tokenizer(first, corpus, tmp_path / "out", work=tmp_path / "work")
+    expected = files_of(tmp_path / "out")
+    build_tokenizer(second, corpus, tmp_path / "out", work=tmp_path / "work")
+    assert files_of(tmp_path / "out") != expected
+    build_tokenizer(first, corpus, tmp_path / "out", work=tmp_path / "work")
+    assert files_of(tmp_path / "out") == expected
+    for record in (tmp_path / "work").rglob("record.json"):
+        assert TokenShards(record.parent).verify() == []
+
+
+def test_workers_end_with_an_interruption(corpus: Path, tmp_path: Path) -> None:
+    """Whatever takes long in them: the stage doesn't wait for units that are begun."""
+    program = (
+        "import sys, time\nfrom groundup.tokenizer.work import in_processes\n"
+        "def slow(task):\n    print('begun', flush=True)\n    time.sleep(60)\n"
+        "if __name__ == '__main__':\n"
+        "    list(in_processes(slow, [{}, {}], 2))\n"
+    )
+    script = tmp_path / "script.py"
+    script.write_text(program)
+    process = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == process.stdout.readline() == "begun\n"
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=20) != 0
+    assert process.stdout.read() == ""  # the pipe is closed: no worker holds it any more

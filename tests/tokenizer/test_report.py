@@ -185,7 +185,9 @@ def test_advice_follows_the_recipe(made: Path, tmp_path: Path) -> None:
     (run / "recipe.toml").write_text(recipe.replace("vocabulary_size = 512", 'adopt = "elsewhere"'))
     found = report(run)["advice"]
     assert not found["exhausted"]
-    assert found["extrapolation"]["to"] == 4 * few["vocabulary"]["size"]
+    small = Tokenizer.load(run / "tokenizer")
+    counts = np.bincount(all_ids(run), minlength=small.vocabulary_size)
+    assert found == advise(small, counts, Architecture.from_section(section, small.vocabulary_size), 48)
     (run / "recipe.toml").write_text(recipe.partition("[model]")[0])
     assert report(run)["advice"] is None
 

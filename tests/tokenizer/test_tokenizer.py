@@ -1,6 +1,8 @@
 """Exactness of the tokenizer, and its agreement with Hugging Face's reading of the same file."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -8,7 +10,8 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
 from groundup.run import UserError
-from groundup.tokenizer import Tokenizer, train_bpe
+from groundup.tokenizer import Tokenizer, extend, train_bpe
+from groundup.tokenizer.patterns import SPLIT_PATTERNS
 from groundup.tokenizer.special import NAMED, special_tokens
 
 pieces = st.one_of(st.text(max_size=12), st.sampled_from([*NAMED, "<|reserved_3|>", "<|", "'ll", "\r\n", " 1234"]))
@@ -109,3 +112,34 @@ def test_errors(tmp_path: Path) -> None:
         Tokenizer("{}")
     with pytest.raises(UserError, match="lacks the special tokens <|end|>".replace("|", r"\|")):
         Tokenizer(train_bpe(["ab ab"], 300).to_str().replace("<|end|>", "<|fin|>"))
+
+
+SPLIT = {"type": "Split", "pattern": {"Regex": SPLIT_PATTERNS["qwen2"]}, "behavior": "Isolated", "invert": False}
+BYTES = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
+
+
+@pytest.mark.parametrize(
+    ("parts", "engine"),
+    [
+        ([SPLIT, BYTES], "gigatoken"),
+        ([{"type": "Digits", "individual_digits": True}, SPLIT, BYTES], "tokenizers"),
+        ([SPLIT, BYTES | {"use_regex": True}], "tokenizers"),
+        ([SPLIT | {"behavior": "Removed", "invert": True}, BYTES], "tokenizers"),
+        ([SPLIT, SPLIT, BYTES], "tokenizers"),
+    ],
+)
+def test_the_fast_engine_is_used_only_where_it_is_known_to_be_right(
+    tokenizer: Tokenizer, parts: list[dict[str, Any]], engine: str
+) -> None:
+    content = json.loads(tokenizer.json)
+    content["pre_tokenizer"]["pretokenizers"] = parts
+    assert Tokenizer(json.dumps(content)).engine == engine
+
+
+def test_a_token_that_stands_only_between_words_is_left_to_the_exact_engine(tokenizer: Tokenizer) -> None:
+    content = json.loads(extend(tokenizer.json, ["cat"])[0])
+    assert Tokenizer(json.dumps(content)).engine == "gigatoken"
+    content["added_tokens"][-1]["single_word"] = True
+    found = Tokenizer(json.dumps(content))
+    assert found.engine == "tokenizers"
+    assert found.encode("concatenate") == tokenizer.encode("concatenate")

@@ -25,6 +25,7 @@ WINDOW = 2  # … from those between the present one and it divided by this
 NEAR = 0.01  # sizes that cost no more than this beside the best one are as good
 FIT_POINTS = 40
 FEWEST = 16  # merges that a fit needs
+TRUSTED = 0.05  # no size is foretold where the present one, foretold from its half, is missed by more
 REFERENCE = "Tao et al. 2024, Scaling Laws with Vocabulary, arXiv:2407.13623"
 CAVEATS = (
     "The loss per token of models with different vocabularies can't be compared; bits per byte can.",
@@ -107,8 +108,8 @@ def advise(
     within 1 % of the best; `saved`, the share of FLOPs that the best size saves; `open`, whether the best is the
     largest size looked at, so that a still larger one may be better; `extrapolation` {from, to, missed}: sizes up to
     `from` are counted, those up to `to` are extrapolated (see `extrapolate`), and `missed` is the relative error of the
-    present tokens per byte as foretold from half the present size; `exhausted`; `exact` (see `Curve`); `text_bytes`;
-    `model` {layers, hidden_size, context}; `caveats`, `reference`.
+    present tokens per byte as foretold from half the present size (above 5 % nothing is extrapolated); `exhausted`;
+    `exact` (see `Curve`); `text_bytes`; `model` {layers, hidden_size, context}; `caveats`, `reference`.
 
     Raises ValueError for counts of no text.
     """
@@ -122,7 +123,8 @@ def advise(
     counted = curve.tokens / size
     present = int(curve.sizes[-1])
     sizes, ratios = curve.sizes, counted
-    if len(curve.sizes) > FEWEST and not exhausted:
+    missed = _missed(curve.sizes, counted)
+    if missed is not None and abs(missed) <= TRUSTED and not exhausted:
         beyond = np.unique(np.geomspace(present + 1, REACH * present, 256).astype(np.int64))
         sizes = np.concatenate([sizes, beyond])
         ratios = np.concatenate([counted, extrapolate(curve.sizes, counted, beyond)])
@@ -150,7 +152,7 @@ def advise(
         "as_good": [int(good[0]), int(good[-1])],
         "open": best == len(sizes) - 1 and not exhausted,
         "curve": [row(place) for place in _shown(sizes, here, best)],
-        "extrapolation": {"from": present, "to": int(sizes[-1]), "missed": _missed(curve.sizes, counted)},
+        "extrapolation": {"from": present, "to": int(sizes[-1]), "missed": missed},
         "exhausted": exhausted,
         "exact": curve.exact,
         "text_bytes": size,

@@ -18,7 +18,7 @@ from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers
 
 from groundup.run import GroundupError, UserError
 from groundup.tokenizer.alphabet import character_of_byte
-from groundup.tokenizer.patterns import pattern_of
+from groundup.tokenizer.patterns import SPLIT_PATTERNS, pattern_of, split_words
 from groundup.tokenizer.ranks import merges_of
 from groundup.tokenizer.special import special_tokens
 from groundup.tokenizer.tokenizer import Tokenizer
@@ -26,6 +26,7 @@ from groundup.tokenizer.tokenizer import Tokenizer
 ALPHABET = 256  # one token for every byte, so that nothing is ever unknown
 LONGEST_SPACE = 1000  # characters of white space in a row that are learned from; rustbpe's stack ends at a million
 _LONG_SPACE = re.compile(rf"\s{{{LONGEST_SPACE + 1},}}")
+_WHOLE = r"(?s:.+)"
 _BATCH = 2**20  # characters
 
 Merges = Sequence[tuple[bytes, bytes]]
@@ -63,7 +64,7 @@ def train_bpe(
     if isinstance(texts, Iterator):
         texts = list(texts)
     pattern = pattern_of(split_pattern, digits)
-    merges = learn_merges(texts, room, pattern)
+    merges = learn_merges(texts, room, pattern, own=split_pattern not in SPLIT_PATTERNS)
     learned = assemble(merges, specials, pattern)
     if min_frequency > 1 and merges:
         frequent = _frequent(texts, merges, Tokenizer(learned.to_str()), min_frequency)
@@ -72,15 +73,20 @@ def train_bpe(
     return learned
 
 
-def learn_merges(texts: Iterable[str], count: int, pattern: str) -> list[tuple[bytes, bytes]]:
-    """At most `count` merges of the most frequent pairs, in the order they are learned (see `reference.learn`)."""
+def learn_merges(texts: Iterable[str], count: int, pattern: str, *, own: bool = False) -> list[tuple[bytes, bytes]]:
+    """At most `count` merges of the most frequent pairs, in the order they are learned (see `reference.learn`).
+
+    Args:
+        own: the pattern is somebody's own, which rustbpe's regex engine may read in another way than the one that
+            encodes; words are then split here, and given to it one by one.
+    """
     engine = rustbpe.Tokenizer()
     try:
-        engine.train_from_iterator(iter(()), ALPHABET, pattern=pattern)
-    except ValueError as error:
-        raise UserError(f"the split pattern can't be learned with: {error}", where="tokenizer.split_pattern") from error
-    try:
-        engine.train_from_iterator(_learnable(texts), ALPHABET + count, buffer_size=256, pattern=pattern)
+        if own:
+            words = (word for text in _learnable(texts) for word in split_words(text, pattern))
+            engine.train_from_iterator(words, ALPHABET + count, buffer_size=2**16, pattern=_WHOLE)
+        else:
+            engine.train_from_iterator(_learnable(texts), ALPHABET + count, buffer_size=256, pattern=pattern)
     except BaseException as error:
         if type(error).__name__ != "PanicException":  # how a fault of Rust code arrives
             raise

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -13,15 +13,16 @@ from groundup.recipe import TokenizerSection
 from groundup.run import UserError, fingerprint, log, progress, read_json, write_bytes, write_json
 from groundup.tokenizer.adopt import adopt
 from groundup.tokenizer.bpe import train_bpe
-from groundup.tokenizer.encode import encode_unit, make_tasks, read_texts
+from groundup.tokenizer.encode import encode_unit, make_tasks
 from groundup.tokenizer.extend import extend
+from groundup.tokenizer.sample import Sample
 from groundup.tokenizer.shards import ShardSource, TokenShards
 from groundup.tokenizer.tokenizer import Tokenizer
 from groundup.tokenizer.work import in_process, in_processes
 from groundup.tokenizer.writer import join_shards
 
 SPLITS = ("train", "validation")
-TOLD = 2**20  # bytes of text between two words about how far learning is
+OWN_PROCESS = 2**20  # bytes of text from which learning is worth a process of its own
 
 
 def build_tokenizer(
@@ -91,17 +92,20 @@ def _vocabulary(section: TokenizerSection, corpus: Path, folder: Path, total: in
     pieces: dict[int, list[int]] = {}
     size = 0
     if section.adopt is not None:
-        named = section.split_pattern if "split_pattern" in section.model_fields_set else None
-        content, pieces = adopt(Path(section.adopt), split_pattern=named, reserved=section.reserved_tokens)
+        content, pieces = adopt(
+            Path(section.adopt), split_pattern=section.split_pattern, reserved=section.reserved_tokens
+        )
     else:
         expected = min(section.sample_bytes, total)
         with progress("learning merges", expected, "B") as bar:
-            if expected < TOLD:
+            if expected < OWN_PROCESS:
                 content, size = _learn(bar.update, section, str(corpus), total)
             else:
                 content, size = in_process(_learn, section, str(corpus), total, heard=bar.update)
     if section.extra_tokens:
-        content, more = extend(content, section.extra_tokens)
+        present = Tokenizer(content).tokens()
+        extra = [token for token in section.extra_tokens if token.encode() not in present]
+        content, more = extend(content, extra, where="tokenizer.extra_tokens")
         pieces |= more
     tokenizer = Tokenizer(content)
     if section.adopt is None and tokenizer.vocabulary_size < section.vocabulary_size:
@@ -116,39 +120,16 @@ def _vocabulary(section: TokenizerSection, corpus: Path, folder: Path, total: in
 
 def _learn(say: Callable[[float], None], section: TokenizerSection, corpus: str, total: int) -> tuple[str, int]:
     """(tokenizer.json, bytes of text) learned on the corpus's sample; tells how many bytes are read."""
-    sample = _Sample(Path(corpus), total, section.sample_bytes, say)
+    sample = Sample(Path(corpus), total, section.sample_bytes, say)
     learned = train_bpe(
         sample,
         section.vocabulary_size - len(section.extra_tokens),
         reserved=section.reserved_tokens,
-        split_pattern=section.split_pattern,
+        split_pattern=section.split_pattern or "qwen2",
         digits=section.digits,
         min_frequency=section.min_frequency,
     )
     return learned.to_str(pretty=True), sample.bytes
-
-
-class _Sample:
-    """Training texts of about `limit` bytes: all of them, or those whose digest is below a bound.
-
-    The digest's second half decides; its first half has already decided the split.
-    """
-
-    def __init__(self, corpus: Path, total: int, limit: int, say: Callable[[float], None]) -> None:
-        self.corpus, self.say = corpus, say
-        self.share = 1.0 if total <= limit else limit / total
-        self.bytes = 0
-
-    def __iter__(self) -> Iterator[str]:
-        read = told = 0
-        for identity, text in read_texts(self.corpus, "train"):
-            if int(identity[16:28], 16) / 2**48 < self.share:
-                read += len(text) if text.isascii() else len(text.encode())
-                yield text
-                if read - told >= TOLD:
-                    told = read
-                    self.say(max(read, self.bytes))
-        self.bytes = max(self.bytes, read)
 
 
 def _write_split(

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -20,7 +20,7 @@ from groundup.tokenizer.writer import ShardWriter
 
 UNITS = 16  # of a corpus, where that makes them …
 LEAST_UNIT, LARGEST_UNIT = 2 * 2**20, 128 * 2**20  # … no smaller and no larger than this; bytes of text
-BATCH = 1024  # documents read at a time
+BATCH, BATCH_BYTES = 1024, 4 * 2**20  # documents, or bytes of text, read at a time
 CHECKED = 4096  # characters at the beginning of a unit that are encoded a second time, by the exact engine
 COLUMNS = ("text", "mixture", "messages")
 
@@ -135,12 +135,22 @@ def _open(path: Path) -> pq.ParquetFile:
         raise UserError(f"not a Parquet file: {error}", where=str(path), mend="build the corpus again") from error
 
 
-def read_texts(corpus: Path, split: str) -> Iterator[tuple[str, str]]:
-    """(id, text) of every document of a split, in order."""
+def document_batches(corpus: Path, split: str, columns: Sequence[str]) -> Iterator[list[Any]]:
+    """The named columns of a split as Arrow arrays, batch after batch, in order."""
     for path in sorted((corpus / "documents").glob(f"{split}-*.parquet")):
         with _open(path) as file:
-            for batch in file.iter_batches(BATCH, columns=["id", "text"]):
-                yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
+            for batch in _batches(file, range(file.num_row_groups), columns):
+                yield [batch.column(name) for name in columns]
+
+
+def _batches(file: pq.ParquetFile, groups: Iterable[int], columns: Sequence[str]) -> Iterator[Any]:
+    """Record batches of row groups, of so few rows that their texts are no more than some megabytes."""
+    column = file.schema_arrow.names.index("text")
+    for group in groups:
+        meta = file.metadata.row_group(group)
+        mean = meta.column(column).total_uncompressed_size / max(1, meta.num_rows)
+        rows = int(min(BATCH, max(1, BATCH_BYTES // max(1, mean))))
+        yield from file.iter_batches(rows, row_groups=[group], columns=list(columns))
 
 
 def _read(corpus: Path, groups: Sequence[tuple[str, int]]) -> Iterator[list[Row]]:
@@ -150,7 +160,7 @@ def _read(corpus: Path, groups: Sequence[tuple[str, int]]) -> Iterator[list[Row]
         with _open(corpus / "documents" / name) as file:
             columns = [column for column in COLUMNS if column in file.schema_arrow.names]
             chosen = [group for each, group in groups if each == name]
-            for batch in file.iter_batches(BATCH, row_groups=chosen, columns=columns):
+            for batch in _batches(file, chosen, columns):
                 values = [batch.column(column).to_pylist() for column in columns]
                 yield [Row(*row) for row in zip(*values, strict=True)]
 

@@ -11,7 +11,9 @@ from groundup.run import UserError
 from groundup.tokenizer.alphabet import byte_of_character
 
 
-def extend(json_text: str, tokens: Sequence[str], *, special: bool = False) -> tuple[str, dict[int, list[int]]]:
+def extend(
+    json_text: str, tokens: Sequence[str], *, special: bool = False, where: str = "tokens"
+) -> tuple[str, dict[int, list[int]]]:
     """Add tokens at the end of a vocabulary, in the given order.
 
     A text token is taken wherever its spelling occurs, inside of words too, before the rest is split; a longer one
@@ -22,6 +24,7 @@ def extend(json_text: str, tokens: Sequence[str], *, special: bool = False) -> t
         json_text: the content of a tokenizer.json.
         tokens: their spellings.
         special: whether they are control tokens.
+        where: what the list is called in errors.
 
     Returns:
         the content of the new tokenizer.json, and for each new id the ids that its spelling had before: its pieces,
@@ -41,15 +44,15 @@ def extend(json_text: str, tokens: Sequence[str], *, special: bool = False) -> t
     pieces: dict[int, list[int]] = {}
     seen: set[str] = set()
     for number, token in enumerate(tokens):
-        where = f"tokens[{number}]"
+        place = f"{where}[{number}]"
         if token in seen:
-            raise UserError(f"the token {token!r} is given twice", where=where)
+            raise UserError(f"the token {token!r} is given twice", where=place)
         seen.add(token)
-        _check_spelling(token, where)
+        _check_spelling(token, place)
         ids = tokenizer.encode(token, add_special_tokens=False).ids
         if token in known or len(ids) == 1:
             taken = known.get(token, ids[0] if ids else None)
-            raise UserError(f"the token {token!r} is in the vocabulary already, as id {taken}", where=where)
+            raise UserError(f"the token {token!r} is in the vocabulary already, as id {taken}", where=place)
         pieces[first + number] = ids
     added = tokenizer.get_added_tokens_decoder().values()
     others = [token.content for token in added if token.special != special]

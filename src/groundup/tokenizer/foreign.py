@@ -16,7 +16,6 @@ _SPLITTERS = {
     "Split": ("pattern", "behavior", "invert"),
     "Digits": ("individual_digits",),
     "Punctuation": ("behavior",),
-    "UnicodeScripts": (),
 }
 FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 

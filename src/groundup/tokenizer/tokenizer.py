@@ -127,6 +127,10 @@ class Tokenizer:
         """For every id the number of UTF-8 bytes it stands for, 0 for specials: for bits per byte."""
         return [len(content) for content in self._bytes]
 
+    def tokens(self) -> frozenset[bytes]:
+        """The bytes of all tokens but special ones."""
+        return frozenset(content for content in self._bytes if content)
+
     def merges(self) -> list[tuple[bytes, bytes]]:
         """What is merged, in the order it was learned."""
         table = byte_of_character()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
+import sys
 import threading
 import time
 import traceback
@@ -12,11 +14,13 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
+from multiprocessing.synchronize import Event
 from typing import Any
 
 from groundup.run import GroundupError, UserError
 
 Task = dict[str, Any]
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _CONTEXT = get_context("spawn")  # a fork of a process with threads may hang
 
 
@@ -29,16 +33,21 @@ def in_processes(function: Callable[[Task], Task], tasks: Sequence[Task], worker
     if min(workers, len(tasks)) <= 1:
         yield from map(function, tasks)
         return
-    pool = ProcessPoolExecutor(min(workers, len(tasks)), _CONTEXT, initializer=_follow, initargs=(os.getpid(),))
+    stop = _CONTEXT.Event()
+    pool = ProcessPoolExecutor(min(workers, len(tasks)), _CONTEXT, initializer=_follow, initargs=(os.getpid(), stop))
+    done = False
     try:
         for future in as_completed([pool.submit(function, task) for task in tasks]):
             yield future.result()
+        done = True
     except BrokenProcessPool as error:
         raise GroundupError(
             "a process that encodes was killed, perhaps for want of memory; what is done is kept. "
             "Fewer at a time need less: hardware.processes"
         ) from error
     finally:
+        if not done:  # a task may take a minute, and one that is broken off is done again
+            stop.set()
         pool.shutdown(wait=True, cancel_futures=True)
 
 
@@ -83,13 +92,19 @@ def _call(pipe: Connection, parent: int, function: Callable[..., Any], arguments
         pipe.send(("error", GroundupError(traceback.format_exc())))
 
 
-def _follow(parent: int) -> None:
-    """Leave signals from the keyboard to the parent, and end soon after it."""
+def _follow(parent: int, stop: Event | None = None) -> None:
+    """Leave signals from the keyboard to the parent, and end when told to, or soon after the parent.
+
+    On Linux the system ends this process with its parent, even while a library keeps Python's lock; elsewhere a thread
+    looks for it, and has to wait for the lock.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    threading.Thread(target=_end_with, args=(parent, stop), daemon=True).start()
 
 
-def _end_with(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(0.5)
+def _end_with(parent: int, stop: Event | None) -> None:
+    while os.getppid() == parent and not (stop is not None and stop.is_set()):
+        time.sleep(0.2)
     os._exit(1)

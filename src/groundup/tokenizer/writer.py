@@ -221,6 +221,7 @@ def join_shards(parts: Sequence[Path], directory: Path, sources: Sequence[ShardS
 
 
 def _link(old: Path, new: Path) -> None:
+    new.unlink(missing_ok=True)  # it may be another name of a part's file, which must not be written through
     try:
         os.link(old, new)
     except OSError:  # another file system, or one without hard links
