@@ -119,6 +119,15 @@ def test_no_chat_to_train_on_is_said(tmp_path, tokenizer):
         write_data(section(tmp_path / "c.jsonl", []), tokenizer, tmp_path / "data", seed=0, fingerprint="f")
 
 
+def test_chats_without_anything_to_learn_are_refused(tmp_path, tokenizer):
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "train": False}]
+    with pytest.raises(UserError, match="has a token to learn"):
+        write_data(
+            section(tmp_path / "c.jsonl", [{"messages": turns}] * 9), tokenizer, tmp_path / "d", seed=0, fingerprint="f"
+        )
+    assert not (tmp_path / "d").exists()
+
+
 def test_the_data_are_encoded_once_for_a_fingerprint(tmp_path, tokenizer):
     path = tmp_path / "c.jsonl"
     first = write_data(section(path, fuzzed(5)), tokenizer, tmp_path / "data", seed=0, fingerprint="f")
@@ -141,6 +150,8 @@ def test_sources_keep_their_weights(tmp_path, tokenizer):
     write_data(SftSection(steps=1, data=tables), tokenizer, tmp_path / "data", seed=0, fingerprint="f")
     shards = TokenShards(tmp_path / "data" / "train")
     assert [source.weight for source in shards.sources] == [3.0, 1.0]
+    held_out = TokenShards(tmp_path / "data" / "validation")  # each chat held out counts once
+    assert [source.weight for source in held_out.sources] == [1.0, 1.0]
     counts = np.bincount(shards.source_numbers)
     rows = PackedRows(shards, 64, seed=0)
     shown = sum(int((batch.targets != IGNORED).sum()) for batch in rows.epoch_batches(8))

@@ -2,6 +2,7 @@
 
 import time
 from collections import Counter
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,9 @@ import pytest
 from groundup.run import UserError
 from groundup.tokenizer import IGNORED, Batch, Buckets, Loader, PackedRows, Prefetch, Ramp, ShardSource, ShardWriter
 from groundup.tokenizer import TokenShards as Shards
+from groundup.tokenizer import epochs as epochs_module
+from groundup.tokenizer.epochs import Epochs
+from groundup.tokenizer.plan import Plan
 
 FIELDS = ("ids", "targets", "positions", "documents")
 WORLDS = (1, 2, 3, 4, 8)
@@ -64,15 +68,14 @@ def test_all_updates_of_limited_sources_serve_every_target_so_often(tmp_path: Pa
     parts = [
         loaders(write(tmp_path / str(rank), SIZES, epochs=2), rank=rank, world=world)[kind] for rank in range(world)
     ]
-    updates = parts[0].updates()
-    assert updates is not None
+    updates = parts[0].first_updates(10**9)
     seen: Counter[int] = Counter()
     for part in parts:
         for step in range(updates):
             batch = part.update(step)
             seen.update(batch.targets[batch.targets != IGNORED].tolist())
     assert seen == TARGETS + TARGETS
-    assert parts[0].first_updates(updates + 9) == updates
+    assert 0 < updates == parts[0].first_updates(updates + 9)
     assert parts[0].first_updates(3) == 3
     with pytest.raises(UserError, match="used up after"):
         parts[0].update(updates)
@@ -81,8 +84,8 @@ def test_all_updates_of_limited_sources_serve_every_target_so_often(tmp_path: Pa
 def test_a_corpus_that_is_used_up_says_so(tmp_path: Path) -> None:
     shards = write(tmp_path, [3] * 9, epochs=2)
     loader = Loader(PackedRows(shards, 4, 1), 2)
-    assert loader.rows.available() == 10  # two documents a row, nine documents: five rows, twice
-    assert loader.updates() == 5
+    assert loader.rows.epochs.clip(10**9) == 10  # two documents a row, nine documents: five rows, twice
+    assert loader.first_updates(10**9) == 5
     assert len(Loader(loader.rows, 4).update(2)) == 2
     with Prefetch(loader, 4) as stream:
         same(next(stream), loader.update(4))
@@ -95,28 +98,31 @@ def test_a_corpus_that_is_used_up_says_so(tmp_path: Path) -> None:
 def test_no_source_is_ever_shown(tmp_path: Path) -> None:
     """Half an epoch of one document is none."""
     loader = Loader(PackedRows(write(tmp_path, [3], epochs=0.5), 4, 1), 2)
-    assert loader.updates() == 0
+    assert loader.first_updates(10**9) == 0
     assert loader.rows.padding() == 0
     with pytest.raises(UserError, match="used up after 0 rows"):
         loader.update(0)
 
 
-def test_updates_and_epochs(tmp_path: Path) -> None:
+def test_an_update_has_rows(tmp_path: Path) -> None:
     loader = Loader(PackedRows(write(tmp_path, [30] * 50), 64, 1), 4)
-    assert loader.updates() is None
+    assert loader.first_updates(10**9) == 10**9
     assert loader.update(0).ids.shape == (4, 64)
-    assert [len(part) for part in loader.update(0).micro_batches(3)] == [3, 1]
-    assert loader.epoch(0) == 0
-    assert 1 <= loader.epoch(loader.rows.rows(0) // 4 + 1) < 1.5
     with pytest.raises(UserError, match="0 rows"):
         Loader(loader.rows, 0)
 
 
+def planned(epochs: Epochs) -> list[int]:
+    """A list that each epoch planned from now on is put into."""
+    made: list[int] = []
+    make = epochs._make
+    epochs._make = lambda epoch, copies: (made.append(epoch), make(epoch, copies))[1]
+    return made
+
+
 def test_the_next_epoch_is_planned_before_it_is_needed(tmp_path: Path) -> None:
     rows = PackedRows(write(tmp_path, SIZES), 16, 5)
-    made: list[int] = []
-    make = rows.epochs._make
-    rows.epochs._make = lambda epoch: (made.append(epoch), make(epoch))[1]
+    made = planned(rows.epochs)
     loader = Loader(rows, 7)
     loader.update(0)
     assert made == [0]
@@ -126,6 +132,107 @@ def test_the_next_epoch_is_planned_before_it_is_needed(tmp_path: Path) -> None:
             break
         time.sleep(0.01)
     assert made == [0, 1]
+
+
+@pytest.mark.parametrize("kind", range(3))
+def test_only_epochs_that_are_read_are_planned(tmp_path: Path, kind: int) -> None:
+    loader = loaders(write(tmp_path / "free", SIZES), rank=0)[kind]
+    epochs = loader.epochs if isinstance(loader, Buckets) else loader.rows.epochs
+    made = planned(epochs)
+    loader.end = one = epochs.count(0) // (1 if isinstance(loader, Buckets) else 7)
+    for step in range(one):
+        loader.update(step)
+    time.sleep(0.05)
+    assert made == [0]
+    far = loaders(write(tmp_path / "far", SIZES), rank=0)[kind]
+    epochs = far.epochs if isinstance(far, Buckets) else far.rows.epochs
+    made, far.end = planned(epochs), 0
+    far.update(25 * one)
+    assert len(made) <= 2  # an update may touch two epochs
+    assert min(made) >= 24
+    limited = loaders(write(tmp_path / "limited", SIZES, epochs=30), rank=0)[kind]
+    made = planned(limited.epochs if isinstance(limited, Buckets) else limited.rows.epochs)
+    assert limited.first_updates(10**9) >= 30 * one
+    assert made == []
+
+
+@pytest.mark.parametrize(("weight", "epochs"), [(1.0, None), (0.3, None), (2.5, 4), (0.7, 1.5), (3, 7)])
+@pytest.mark.parametrize("kind", range(3))
+def test_rows_are_counted_as_they_are_planned(tmp_path: Path, kind: int, weight: float, epochs: float | None) -> None:
+    with ShardWriter(
+        tmp_path, "uint32", pad_id=1, sources=[ShardSource("a", weight, epochs), ShardSource("b")]
+    ) as writer:
+        for number, size in enumerate([*SIZES, 0, 1, 200]):
+            writer.add(np.arange(size), number % 2)
+    loader = loaders(Shards(tmp_path))[kind]
+    plans = loader.epochs if isinstance(loader, Buckets) else loader.rows.epochs
+    counted = [plans.count(epoch) for epoch in range(9)]
+    assert counted == [len(plans.plan(epoch)) for epoch in range(9)]
+    assert plans.first(9) == sum(counted)
+
+
+def test_a_plan_that_failed_is_made_again(tmp_path: Path) -> None:
+    rows = PackedRows(write(tmp_path, SIZES), 16, 5)
+    make, failed = rows.epochs._make, iter([KeyboardInterrupt(), MemoryError()])
+
+    def sometimes(epoch: int, copies: np.ndarray) -> Plan:
+        if error := next(failed, None):
+            raise error
+        return make(epoch, copies)
+
+    rows.epochs._make = sometimes
+    with pytest.raises(KeyboardInterrupt):
+        rows.plan(0)
+    with pytest.raises(MemoryError):
+        rows.plan(0)
+    assert len(rows.plan(0)) == rows.rows(0)
+
+
+def test_a_source_without_targets_does_not_count_as_endless(tmp_path: Path) -> None:
+    sources = [ShardSource("text", 1.0, 2), ShardSource("single tokens")]
+    with ShardWriter(tmp_path, "uint32", pad_id=1, sources=sources) as writer:
+        writer.add(np.arange(9), 0)
+        writer.add(np.arange(1), 1)
+    with pytest.raises(UserError, match="used up after 2 rows"):
+        PackedRows(Shards(tmp_path), 8, 1).row(2)
+
+
+def test_epochs_that_show_nothing_are_passed_over(tmp_path: Path) -> None:
+    with ShardWriter(tmp_path / "a", "uint32", pad_id=1, sources=[ShardSource("a", 0.25)]) as writer:
+        writer.add(np.arange(9))
+    rows = PackedRows(Shards(tmp_path / "a"), 8, 1)
+    assert [rows.rows(epoch) for epoch in range(8)] == [0, 0, 0, 1, 0, 0, 0, 1]
+    assert rows.epochs.first_filled() == 3
+    assert rows.rows_in(8) == 2
+    none = PackedRows(write(tmp_path / "b", [3], epochs=0.5), 4, 1)
+    for ask in (none.epochs.first_filled, lambda: none.rows_in(1)):
+        with pytest.raises(UserError, match="used up after 0 rows"):
+            ask()
+
+
+def test_slow_counting_is_shown_and_quick_counting_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[str] = []
+    monkeypatch.setattr(epochs_module, "progress", lambda what, **_: shown.append(what) or nullcontext())
+    rows = PackedRows(write(tmp_path, SIZES), 16, 5)
+    rows.rows(0)
+    rows.plan(0)
+    assert shown == []
+    monkeypatch.setattr(epochs_module, "SHOWN", 0.01)
+    make = rows.epochs._make
+    rows.epochs._make = lambda epoch, copies: (time.sleep(0.1), make(epoch, copies))[1]
+    rows.plan(1)
+    assert shown == ["planning an epoch"]
+
+
+def test_an_end_of_reading_that_is_an_error_is_raised() -> None:
+    class Broken:
+        def update(self, step: int) -> int:
+            return next(iter([step] if step < 3 else []))
+
+    with Prefetch(Broken(), 0, 10) as stream:
+        assert [next(stream) for _ in range(3)] == [0, 1, 2]
+        with pytest.raises(RuntimeError, match="update 3 raised StopIteration"):
+            next(stream)
 
 
 class Slow:

@@ -109,8 +109,10 @@ def test_epochs_and_seeds_differ_and_the_sum_of_rows_is_right(tmp_path: Path) ->
     assert other.shape != first.shape or not np.array_equal(first, other)
     assert rows.rows_in(2) == rows.rows(0) + rows.rows(1)
     assert rows.rows_in(0.5) == -(-rows.rows(0) // 2)
-    assert rows.epoch_of(rows.rows(0)) == (1, 0)
-    assert rows.available() is None
+    assert rows.epochs.locate(rows.rows(0)) == (1, 0)
+    assert rows.epochs.clip(10**6) == 10**6  # no source is limited
+    with pytest.raises(ValueError, match="packing is 'bestfit'"):
+        PackedRows(shards, 32, 1, packing="bestfit")  # type: ignore[arg-type]
     for missing in (0, 2**20 + 1):
         with pytest.raises(UserError, match="sequence_length"):
             PackedRows(shards, missing, 1)

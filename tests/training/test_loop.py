@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +11,15 @@ import pytest
 import torch
 
 from groundup.hardware import Hardware
-from groundup.model import Architecture, Transformer, initialise
+from groundup.model import Architecture, Transformer, flops_per_token, initialise
 from groundup.recipe import OptimizerTable, PretrainSection
 from groundup.run import GroundupError, Interrupted, UserError
 from groundup.tokenizer import Batch, Loader, PackedRows, ShardWriter, TokenShards
 from groundup.training import Job, NextToken, Plan, prepare, read_journal, train
-from groundup.training.budget import micro_rows, settle
+from groundup.training.budget import COMPILE_FLOPS, compile_pays, micro_rows, settle
 from groundup.training.checkpoint import Snapshot, checkpoints, newest_sound, retain, write
+from groundup.training.compute import SHAPES, compiled
+from groundup.training.guard import Guard
 from groundup.training.loop import Trainer
 
 CPU = Hardware("cpu", "fp32", False, 1, {})
@@ -210,7 +213,7 @@ def settled(tmp_path, section, measured=(2.0, 10.0), there=10**9):
         micro=2,
         sequence_length=16,
         tokens_per_update=60.0,
-        updates_per_epoch=7.5,
+        updates_in=lambda epochs: 7.5 * epochs,
         seconds_per_update=lambda: measured,
         compiles=lambda steps: steps > 10,
         available=lambda steps: min(steps, there),
@@ -278,3 +281,90 @@ def test_rounding_may_exceed_the_data_and_a_wish_may_not(tmp_path):
                 settled(tmp_path / name, PretrainSection(**budget), there=there)
         else:
             assert settled(tmp_path / name, PretrainSection(**budget), there=there).steps == steps
+
+
+def test_updates_without_targets_change_nothing_and_teach_the_guard_nothing(rows, tmp_path):
+    """Two of three have none; resumed in the middle it ends in the same bits."""
+
+    class Sparse:
+        def update(self, step: int) -> Batch:
+            batch = rows.batch(range(4 * step, 4 * step + 4))
+            if step % 3:
+                batch.targets[:] = -100
+            return batch
+
+    work = job(rows, tmp_path / "whole", steps=120, source=Sparse())
+    metrics = train(work)
+    assert metrics["without_targets"] == 80
+    assert metrics["skipped"] == 0
+    lines = read_journal(tmp_path / "whole" / "metrics.jsonl")
+    assert [line["step"] % 3 for line in lines if "loss" in line] == [1] * 40
+    assert [line["without_targets"] for line in lines[:6]] == [0, 1, 2, 2, 3, 4]
+    assert all(line["grad_norm"] > 0 for line in lines if "loss" in line)
+    calls = []
+    stopped = job(rows, tmp_path / "parts", steps=120, source=Sparse(), stop=lambda: calls.append(0) or len(calls) > 49)
+    with pytest.raises(Interrupted):
+        train(stopped)
+    again = job(rows, tmp_path / "parts", steps=120, source=Sparse())
+    assert train(again)["without_targets"] == 80
+    assert torch.equal(weights(again.model), weights(work.model))
+
+
+def test_an_empty_update_leaves_weights_and_optimizer_as_they_were(rows, tmp_path):
+    trainer = Trainer(job(rows, tmp_path / "a"))
+    trainer.update(rows.batch(range(4)))
+    before, state = weights(trainer.model).clone(), {n: t.clone() for n, t in trainer.optimizer.tensors().items()}
+    norms = list(trainer.guard.norms)
+    batch = rows.batch(range(4))
+    batch.targets[:] = -100
+    report = trainer.update(batch)
+    assert "loss" not in report
+    assert report["without_targets"] == 1
+    assert trainer.done.step == 2
+    assert trainer.guard.norms == norms
+    assert torch.equal(weights(trainer.model), before)
+    assert all(torch.equal(state[name], tensor) for name, tensor in trainer.optimizer.tensors().items())
+
+
+def test_an_empty_share_has_no_loss_and_no_gradient(rows, tmp_path):
+    """Of an update of three rows the first of eight processes gets none."""
+    share = Loader(rows, 3, rank=0, world=8).update(0)
+    assert len(share) == 0
+    trainer = Trainer(job(rows, tmp_path / "a"))
+    assert trainer.gradients(share) == (0.0, {})
+    assert all(not torch.any(weight.grad) for weight in trainer.model.parameters())
+
+
+def test_norms_of_zero_make_no_spike_of_the_first_that_is_not():
+    guard = Guard()
+    assert all(guard.accepts(1.0, norm, step) for step, norm in enumerate([0.0] * 40 + [1.0] * 40))
+    assert not guard.accepts(1.0, 13.0, 80)
+    assert guard.skipped == 1
+
+
+def test_each_shape_is_compiled_and_one_too_many_is_an_error(monkeypatch):
+    graphs = []
+
+    def count(graph, inputs):
+        graphs.append(tuple(inputs[0].shape))
+        return graph.forward
+
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=count))
+    double = compiled(lambda x: 2 * x)
+    for size in range(2, 2 + SHAPES):
+        assert double(torch.ones(size, 2)).sum() == 4 * size
+    assert graphs == [(size, 2) for size in range(2, 2 + SHAPES)]
+    assert SHAPES >= 9  # seven lengths of a ramp, whole rows, an update's short rest
+    with pytest.raises(Exception, match="recompile_limit"):
+        double(torch.ones(2 + SHAPES, 2))
+
+
+def test_compiling_has_to_pay_for_each_shape():
+    def pays(shapes: int, updates: float = 1, **budget) -> bool:
+        return compile_pays(PretrainSection(**budget), ARCH, updates, 1e6, "cpu", shapes)
+
+    assert [pays(shapes, minutes=6) for shapes in (1, 3, 4)] == [True, True, False]
+    enough = COMPILE_FLOPS["cpu"] / (1e6 * flops_per_token(ARCH, ARCH.context_length))
+    assert pays(1, 1.01 * enough, steps=1)
+    assert not pays(3, 2.99 * enough, steps=1)
+    assert pays(3, 3.01 * enough, steps=1)

@@ -11,9 +11,9 @@ from pydantic import ValidationError
 from groundup.hardware import Hardware
 from groundup.model import Architecture, Transformer, initialise
 from groundup.recipe import PretrainSection
-from groundup.run import Interrupted, UserError
+from groundup.run import Interrupted, UserError, read_json
 from groundup.tokenizer import Buckets, Loader, PackedRows, Ramp, ShardSource, ShardWriter, TokenShards
-from groundup.training import Job, NextToken, Plan, prepare, read_journal, to_tensors, train, train_on_rows
+from groundup.training import Job, NextToken, Plan, prepare, read_journal, stage, to_tensors, train, train_on_rows
 from groundup.training.loop import Trainer
 
 CPU = Hardware("cpu", "fp32", False, 1, {})
@@ -28,11 +28,13 @@ def one_thread():
     torch.use_deterministic_algorithms(False)
 
 
-def write(directory: Path, epochs: float | None = None) -> TokenShards:
-    generator = np.random.default_rng(0)
-    with ShardWriter(directory, "uint16", pad_id=1, sources=[ShardSource("a", 1.0, epochs)]) as writer:
-        for _ in range(60):
-            writer.add((np.arange(generator.integers(3, 50)) + generator.integers(32)) % 30 + 2)
+def write(directory: Path, epochs: float | None = None, *, sources: list[ShardSource] | None = None) -> TokenShards:
+    """60 documents, dealt to the sources in turn."""
+    generator, sources = np.random.default_rng(0), sources or [ShardSource("a", 1.0, epochs)]
+    with ShardWriter(directory, "uint16", pad_id=1, sources=sources) as writer:
+        for number in range(60):
+            ids = (np.arange(generator.integers(3, 50)) + generator.integers(32)) % 30 + 2
+            writer.add(ids, number % len(sources))
     return TokenShards(directory)
 
 
@@ -193,3 +195,58 @@ def test_the_waiting_is_measured_and_written(tmp_path):
     assert min(lines[2:]) > 0.1
     fast, _ = metrics(loader, "fast")
     assert fast["data_wait"] < slow["data_wait"]
+
+
+@pytest.mark.parametrize("packing", ["packed", "best_fit", "padded"])
+def test_so_many_epochs_are_so_many_passes(tmp_path, packing):
+    """The first source is read once, the second twice: the second pass has fewer updates than the first."""
+    shards = write(tmp_path / "shards", sources=[ShardSource("a", 1.0, 1), ShardSource("b", 1.0, 2)])
+    metrics, _ = trained(shards, tmp_path / "out", steps=None, epochs=2, packing=packing)
+    pairs = [int((shards.lengths[shards.source_numbers == source] - 1).sum()) for source in (0, 1)]
+    assert metrics["tokens"] == pairs[0] + 2 * pairs[1]
+    with pytest.raises(UserError, match="used up after"):
+        trained(shards, tmp_path / "three", steps=None, epochs=2.5, packing=packing)
+
+
+@pytest.mark.parametrize("packing", ["packed", "best_fit", "padded"])
+@pytest.mark.parametrize("budget", [{"tokens": 500}, {"epochs": 16}, {"steps": 3}])
+def test_a_first_epoch_without_a_document(tmp_path, packing, budget):
+    """One document of weight 0.25 first comes in the fourth pass."""
+    with ShardWriter(tmp_path / "shards", "uint16", pad_id=1, sources=[ShardSource("a", 0.25)]) as writer:
+        writer.add(np.arange(30))
+    metrics, _ = trained(
+        TokenShards(tmp_path / "shards"), tmp_path / "out", packing=packing, **{"steps": None, **budget}
+    )
+    assert metrics["padding"] == pytest.approx(3 / 32)
+    if "epochs" in budget:
+        assert metrics["tokens"] == 4 * 29
+    if "tokens" in budget:
+        assert 500 <= metrics["tokens"] < 500 + 4 * 29
+
+
+def test_a_budget_of_minutes_is_worked_out_from_all_lengths(tmp_path, monkeypatch):
+    """Updates of rows of 8, 16 and 32 places take 1, 2 and 4 s, and 100 s more the first time."""
+    clock, seen = [0.0], []
+
+    def update(self, rows):
+        clock[0] += rows.length / 8 + (0 if rows.length in seen else 100)
+        seen.append(rows.length)
+        self.done.step += 1
+        return {"loss": 1.0}
+
+    monkeypatch.setattr(stage.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(Trainer, "update", update)
+    trained(write(tmp_path / "shards"), tmp_path / "out", steps=None, minutes=10, sequence_ramp=RAMP)
+    assert seen[:18] == [8] * 6 + [16] * 6 + [32] * 6
+    probed = 300 + 6 * (1 + 2 + 4)
+    each = 0.25 * 1 + 0.25 * 2 + 0.5 * 4
+    assert read_json(tmp_path / "out" / "plan.json")["steps"] == int((600 - probed) / each)
+    assert not (tmp_path / "out" / ".probe").exists()
+
+
+def test_minutes_where_no_update_has_a_target(tmp_path):
+    with ShardWriter(tmp_path / "shards", "uint16", pad_id=1, with_mask=True) as writer:
+        for _ in range(9):
+            writer.add(np.arange(30), 0, np.zeros(30, bool))
+    with pytest.raises(UserError, match="have no target"):
+        trained(TokenShards(tmp_path / "shards"), tmp_path / "out", steps=None, minutes=1)

@@ -159,10 +159,10 @@ def _advice(advice: dict[str, Any]) -> list[str]:
         )  # fmt: skip
         lines.append(f"Sizes above {reach['from']:,} are extrapolated{tested}.")
     elif not advice["exhausted"]:
-        tested = "" if reach["missed"] is None else (
-            f": foretold from half its size, the present text length would be missed by {100 * abs(reach['missed']):.0f} %"
-        )  # fmt: skip
-        lines.append(f"Sizes above {reach['from']:,} can't be foretold{tested}.")
+        lines.append(f"Sizes above {reach['from']:,} can't be foretold.")
+        if reach["missed"] is not None:
+            missed = f"{100 * abs(reach['missed']):.0f} %"
+            lines.append(f"From half its size, the present text length would have been missed by {missed}.")
     if advice["exhausted"]:
         lines.append("The corpus has no more merges to give: larger sizes would need more text.")
     if not advice["exact"]:

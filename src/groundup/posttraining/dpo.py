@@ -176,7 +176,7 @@ def dpo(
     plan = make_plan(
         section,
         model,
-        PairEpochs(shape),
+        PairPasses(shape),
         source_of,
         objective,
         rows_per_update=rows,
@@ -210,19 +210,16 @@ def dpo(
     return {"pairs": len(pairs), "prompts_cut": cut, "pairs_left_out": left_out, **metrics}
 
 
-class PairEpochs:
-    """What a plan asks of rows, for updates that are counted in pairs."""
+class PairPasses:
+    """What a plan asks of its data, for updates that are counted in pairs."""
 
     def __init__(self, source: PairSource) -> None:
         self.source = source
-        sample = [source.update(step) for step in range(4)]
-        self._rows = sum(map(len, sample)) / len(sample)
-        self._padding = 1 - sum(batch.tokens for batch in sample) / sum(batch.ids.size for batch in sample)
 
-    def rows(self, epoch: int) -> int:
-        """Rows of one pass over the pairs, from a few updates."""
-        return round(self._rows * len(self.source.pairs) / self.source.per_update)
+    def updates_in(self, epochs: float) -> float:
+        return epochs * len(self.source.pairs) / self.source.per_update
 
-    def padding(self, epoch: int = 0) -> float:
-        """Share of a row's places without a token, from a few updates."""
-        return self._padding
+    def padding(self) -> float:
+        """From a few updates."""
+        sample = [self.source.update(step) for step in range(4)]
+        return 1 - sum(batch.tokens for batch in sample) / (len(sample) * max(batch.ids.size for batch in sample))

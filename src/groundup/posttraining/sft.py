@@ -33,18 +33,20 @@ def write_data(section: SftSection, tokenizer: Tokenizer, out: Path, *, seed: in
         counts of conversations, tokens and supervised tokens.
 
     Raises:
-        UserError: a record can't be read, or there is none to train on.
+        UserError: a record can't be read, or there is none to train on, or nothing in them to learn.
     """
     record = out / "data.json"
     if record.exists() and (known := read_json(record))["fingerprint"] == fingerprint:
         return dict(known["counts"])
-    sources = [ShardSource(table.path, table.weight) for table in tables(section.data)]
+    weighted = [ShardSource(table.path, table.weight) for table in tables(section.data)]
+    plain = [ShardSource(table.path) for table in tables(section.data)]  # every chat held out counts once
     counts = {"conversations": 0, "tokens": 0, "supervised_tokens": 0}
+    learned = 0  # supervised tokens that are not held out
     dtype, pad = dtype_for(tokenizer.vocabulary_size), tokenizer.pad
     with (
         staged_directory(out) as directory,
-        ShardWriter(directory / "train", dtype, pad_id=pad, with_mask=True, sources=sources) as training,
-        ShardWriter(directory / "validation", dtype, pad_id=pad, with_mask=True, sources=sources) as validation,
+        ShardWriter(directory / "train", dtype, pad_id=pad, with_mask=True, sources=weighted) as training,
+        ShardWriter(directory / "validation", dtype, pad_id=pad, with_mask=True, sources=plain) as validation,
         progress("encoding conversations", total=None, unit="chat") as bar,
     ):
         for conversation in read_conversations(section.data, seed):
@@ -60,9 +62,16 @@ def write_data(section: SftSection, tokenizer: Tokenizer, out: Path, *, seed: in
             counts["conversations"] += 1
             counts["tokens"] += len(chat.ids)
             counts["supervised_tokens"] += sum(chat.loss_mask)
+            learned += 0 if held_out else sum(chat.loss_mask)
             bar.advance()
         if not training.close()["documents"]:
             raise UserError("no conversation is left to learn from", where="[sft] data")
+        if not learned:
+            raise UserError(
+                "no conversation has a token to learn",
+                where="[sft] data",
+                expected="assistant turns, of which at least one is not left out of training",
+            )
         validation.close()
         write_json(directory / "data.json", {"fingerprint": fingerprint, "counts": counts})
     return counts

@@ -8,7 +8,6 @@ from pydantic import Field, model_validator
 
 from groundup.recipe.base import Section
 
-
 SPECIAL_AND_BYTES = 7 + 256  # named special tokens, and one token a byte
 
 

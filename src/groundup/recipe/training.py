@@ -94,7 +94,8 @@ class TrainSection(Section):
     micro_batch: int | Literal["auto"] = Field(
         default="auto",
         description="Rows in one forward pass, for memory only: it never changes the gradient beyond "
-        "rounding. `auto` finds a fitting number. Unit: rows.",
+        "rounding. Where rows are shorter, as many as have the same number of tokens. `auto` finds a fitting number. "
+        "Unit: rows of the full length.",
     )
     optimizer: OptimizerTable = Field(default=OptimizerTable(), description="The optimizer.")
     schedule: ScheduleTable = Field(default=ScheduleTable(), description="The learning-rate schedule.")

@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from groundup.run import UserError
+from groundup.tokenizer.epochs import Epochs, Schedule
 from groundup.tokenizer.loader import checked_rank, share
 from groundup.tokenizer.packing import Batch, Reader, check
-from groundup.tokenizer.plan import Epochs, Integers, Plan, Schedule, cut_documents, random_keys, sorted_by
+from groundup.tokenizer.plan import Integers, Plan, cut_documents, piece_counts, random_keys, sorted_by
 from groundup.tokenizer.shards import TokenShards
 
 BUCKETS = 8
@@ -64,6 +65,7 @@ class Buckets:
     An update has ``tokens_per_update // length`` rows (at least one) of its bucket's length, so that its places are
     about the same in number; the last update of a bucket in an epoch has what is left. The updates of an epoch come
     in random order, and so do the pieces of a bucket. `rank` and `world` share an update's rows as Loader does.
+    `end` is the update at which training ends, where that is known: no epoch beyond is planned ahead of its need.
     Memory: 16 bytes a piece for each of two epochs.
     """
 
@@ -82,16 +84,20 @@ class Buckets:
         check(shards, sequence_length)
         if tokens_per_update < 1:
             raise UserError(f"an update has {tokens_per_update} tokens", expected="tokens_per_update of at least 1")
+        self.end: int | None = None
         self.rank, self.world = checked_rank(rank, world)
         self.sequence_length = sequence_length
         self.lengths = bucket_lengths(shards.lengths - 1, sequence_length, buckets)
-        schedule = Schedule(shards.source_numbers, shards.sources, seed)
         per_update = np.maximum(1, tokens_per_update // np.array(self.lengths))
 
-        def make(epoch: int) -> Plan:
-            return plan_buckets(shards.lengths, schedule.copies(epoch), self.lengths, per_update, seed, epoch)
+        def make(epoch: int, copies: Integers) -> Plan:
+            return plan_buckets(shards.lengths, copies, self.lengths, per_update, seed, epoch)
 
-        self.epochs = Epochs(schedule, make, "updates")
+        def count(copies: Integers) -> int:
+            pieces = np.cumsum(piece_counts(shards.lengths, copies, self.lengths[-1]))[self.lengths]
+            return int((-(-np.diff(pieces, prepend=0) // per_update)).sum())
+
+        self.epochs = Epochs(Schedule(shards, seed), make, count, "updates")
         self._reader = Reader(shards, sequence_length)
 
     def update(self, step: int) -> Batch:
@@ -100,25 +106,16 @@ class Buckets:
         Raises UserError where the sources' `epochs` are used up.
         """
         epoch, update = self.epochs.locate(step)
-        self.epochs.plan_ahead(step)
+        self.epochs.plan_ahead(step, self.end)
         plan = self.epochs.plan(epoch)
         length = self.lengths[int(np.searchsorted(self.lengths, plan.lengths[plan.rows[update]]))]
         rows = plan.some(update, update + 1).one_by_one()
         mine = share(len(rows), self.rank, self.world)
         return self._reader.batch(rows.some(mine.start, mine.stop), length)
 
-    def updates(self) -> int | None:
-        """How many updates the sources' `epochs` allow; None where there is no limit."""
-        return self.epochs.available()
-
     def first_updates(self, steps: int) -> int:
         """`steps`, or how many updates there are where that is less. No epoch beyond those is planned."""
         return self.epochs.clip(steps)
-
-    def epoch(self, step: int) -> float:
-        """How many epochs are done before update `step`, with the share of the current one."""
-        epoch, update = self.epochs.locate(step)
-        return epoch + update / self.epochs.count(epoch)
 
     def tokens(self, epoch: int = 0) -> int:
         """The inputs of an epoch, padding not counted."""

@@ -20,7 +20,8 @@ class Loader:
     To carry on after step n, ask for step n; nothing needs to be saved or skipped over. Of `world` processes, the
     one of number `rank` gets a consecutive share of each update's rows; the shares differ by one row at most, and
     in the order of ranks they are the update of a single process. Where the sources' `epochs` are used up, the last
-    update has the rows that are left.
+    update has the rows that are left. `end` is the update at which training ends, where that is known: no epoch beyond
+    is planned ahead of its need.
     """
 
     def __init__(self, rows: PackedRows, rows_per_update: int, *, rank: int = 0, world: int = 1) -> None:
@@ -31,29 +32,20 @@ class Loader:
                 expected="tokens_per_update of at least sequence_length",
             )
         self.rows, self.rows_per_update = rows, rows_per_update
+        self.end: int | None = None
         self.rank, self.world = checked_rank(rank, world)
 
     def update(self, step: int) -> Batch:
         """This process's rows of one update; `step` counts from 0."""
         first = step * self.rows_per_update
-        self.rows.epochs.plan_ahead(first)
+        self.rows.epochs.plan_ahead(first, None if self.end is None else self.end * self.rows_per_update)
         count = self.rows.epochs.clip(first + self.rows_per_update) - first
         mine = share(count, self.rank, self.world)
         return self.rows.batch(range(first + mine.start, first + mine.stop))
 
-    def updates(self) -> int | None:
-        """How many updates the sources' `epochs` allow, the last one perhaps short; None where there is no limit."""
-        available = self.rows.available()
-        return None if available is None else -(-available // self.rows_per_update)
-
     def first_updates(self, steps: int) -> int:
         """`steps`, or how many updates there are where that is less. No epoch beyond those is planned."""
         return -(-self.rows.epochs.clip(steps * self.rows_per_update) // self.rows_per_update)
-
-    def epoch(self, step: int) -> float:
-        """How many epochs are done before update `step`, with the share of the current one."""
-        epoch, row = self.rows.epoch_of(step * self.rows_per_update)
-        return epoch + row / self.rows.rows(epoch)
 
 
 def checked_rank(rank: int, world: int) -> tuple[int, int]:
@@ -157,5 +149,9 @@ class Prefetch(Generic[Update]):
             while (end is None or step < end) and self._put(loader.update(step)):
                 step += 1
             self._put(None)
+        except StopIteration as error:  # which would end the consumer's loop as if all updates had been read
+            wrong = RuntimeError(f"reading update {step} raised StopIteration")
+            wrong.__cause__ = error
+            self._put(wrong)
         except BaseException as error:  # noqa: BLE001 - handed over whole, and raised by the consumer
             self._put(error)

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from groundup.run import UserError
-from groundup.tokenizer.plan import Epochs, Integers, Plan, Schedule, plan_epoch
+from groundup.tokenizer.epochs import Epochs, Schedule
+from groundup.tokenizer.plan import Integers, Plan, count_rows, plan_epoch
 from groundup.tokenizer.shards import TokenShards
 
 IGNORED = -100  # the target where nothing is learned, as in PyTorch's cross-entropy
@@ -69,11 +70,6 @@ class Batch:
             self.positions[start:end],
             self.documents[start:end],
         )
-
-    def micro_batches(self, rows: int) -> Iterator["Batch"]:
-        """The batch in parts of at most `rows` rows."""
-        for start in range(0, len(self), rows):
-            yield self.slice(start, start + rows)
 
     def shortened(self, length: int) -> "Batch":
         """The same tokens and targets in rows of `length`, pieces cut at the new borders, where they begin anew.
@@ -185,29 +181,34 @@ class PackedRows:
         *,
         packing: Literal["packed", "best_fit"] = "packed",
     ) -> None:
-        """Raises UserError for a length outside 1…2^20, and for shards with nothing to predict."""
+        """Raises UserError for a length outside 1…2^20, and for shards with nothing to predict, ValueError for a
+        packing of another name.
+        """
+        if packing not in ("packed", "best_fit"):
+            raise ValueError(f"packing is {packing!r}, neither 'packed' nor 'best_fit'")
         check(shards, sequence_length)
         self.shards, self.sequence_length, self.seed, self.packing = shards, sequence_length, seed, packing
-        schedule = Schedule(shards.source_numbers, shards.sources, seed)
+        whole = packing == "best_fit"
 
-        def make(epoch: int) -> Plan:
-            copies = schedule.copies(epoch)
-            return plan_epoch(shards.lengths, copies, sequence_length, seed, epoch, whole=packing == "best_fit")
+        def make(epoch: int, copies: Integers) -> Plan:
+            return plan_epoch(shards.lengths, copies, sequence_length, seed, epoch, whole=whole)
 
-        self.epochs = Epochs(schedule, make)
+        def count(copies: Integers) -> int:
+            return count_rows(shards.lengths, copies, sequence_length, whole=whole)
+
+        self.epochs = Epochs(Schedule(shards, seed), make, count)
         self._reader = Reader(shards, sequence_length)
 
     def rows(self, epoch: int) -> int:
-        """How many rows an epoch has. It differs a little between epochs."""
+        """How many rows an epoch has. It differs between epochs that show different documents."""
         return self.epochs.count(epoch)
 
     def rows_in(self, epochs: float) -> int:
-        """Rows in the first `epochs` epochs; of a broken one its share, rounded up."""
-        return self.epochs.count_in(epochs)
+        """Rows in the first `epochs` epochs; of a broken one its share, rounded up.
 
-    def available(self) -> int | None:
-        """All rows there will ever be; None where a source may be repeated without limit."""
-        return self.epochs.available()
+        Raises UserError where the sources' `epochs` are used up before the last of them begins.
+        """
+        return self.epochs.count_in(epochs)
 
     def padding(self, epoch: int = 0) -> float:
         """The share of an epoch's places that hold no token."""
@@ -218,10 +219,6 @@ class PackedRows:
     def cuts(self, epoch: int = 0) -> int:
         """How often a document (or the rest of a longer one) was cut although a row could have held it."""
         return self.plan(epoch).cuts
-
-    def epoch_of(self, position: int) -> tuple[int, int]:
-        """(epoch, row within it) of a position. Raises UserError where the sources' `epochs` are used up."""
-        return self.epochs.locate(position)
 
     def pieces(self, position: int) -> list[Piece]:
         """What stands in a row, in order."""

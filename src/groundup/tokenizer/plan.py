@@ -10,20 +10,12 @@ arXiv:2404.10830): each goes into the fullest row that still has room. Nothing i
 more places empty than we allow, the emptiest rows are dissolved into the gaps of the others (`dissolve`).
 """
 
-import contextlib
-import math
-import threading
-from bisect import bisect_right
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-
-from groundup.run import UserError
-from groundup.tokenizer.shards import ShardSource
 
 Integers = NDArray[np.int64]
 PADDING = 1000  # of so many places in packed rows fewer than one is empty
@@ -64,140 +56,6 @@ class Plan:
             np.concatenate([np.zeros(0, np.uint32), *(part.lengths for part in parts)]),
             np.cumsum(np.concatenate(sizes)),
         )
-
-
-class Schedule:
-    """How often each document is shown in each epoch, from its source's `weight` and `epochs`.
-
-    After e epochs a document of weight w has been shown floor(e·w + φ) times, at most floor(epochs + φ). φ is
-    the document's fixed rank in a shuffle of its source, in [0, 1): at weight 0.5 one half of the documents
-    comes in even epochs and the other in odd ones; at weight 2 each comes twice.
-    """
-
-    def __init__(self, source_numbers: NDArray[np.uint16], sources: Sequence[ShardSource], seed: int) -> None:
-        self.numbers = source_numbers
-        self.weights = np.array([source.weight for source in sources], np.float64)
-        self.caps = np.array([np.inf if s.epochs is None else s.epochs for s in sources], np.float64)
-        finite = self.caps[np.isfinite(self.caps)]
-        self._whole = bool(np.all(self.weights % 1 == 0) and np.all(finite % 1 == 0))
-        self._phases = np.zeros(0) if self._whole else self._ranks(len(sources), seed)
-
-    def copies(self, epoch: int) -> Integers:
-        """How often each document comes in `epoch`, [documents]."""
-        return self._shown(epoch + 1) - self._shown(epoch)
-
-    def last_epoch(self) -> int | None:
-        """The number of epochs after which every source is used up; None where one has no limit."""
-        present = np.unique(self.numbers)
-        if not np.all(np.isfinite(self.caps[present])):
-            return None
-        return int(np.max(np.ceil((self.caps[present] + 1) / self.weights[present]), initial=0))
-
-    def _shown(self, epochs: int) -> Integers:
-        if self._whole:
-            by_source = np.minimum(epochs * self.weights, self.caps).astype(np.int64)
-            return by_source[self.numbers]
-        shown = np.floor(epochs * self.weights[self.numbers] + self._phases)
-        return np.minimum(shown, np.floor(self.caps[self.numbers] + self._phases)).astype(np.int64)
-
-    def _ranks(self, sources: int, seed: int) -> NDArray[np.float64]:
-        keys = random_keys(len(self.numbers), seed)
-        phases = np.empty(len(self.numbers))
-        for source in range(sources):
-            members = np.flatnonzero(self.numbers == source)
-            order = members[np.argsort(keys[members], kind="stable")]
-            phases[order] = np.arange(len(members)) / max(1, len(members))
-        return phases
-
-
-class Epochs:
-    """Plans of epoch after epoch, each made when it is first needed, and the one numbering of their rows.
-
-    Position 0, 1, 2, … runs through the rows of epoch 0, then those of epoch 1, and so on. Two plans are kept.
-    Safe to use from several threads.
-    """
-
-    def __init__(self, schedule: Schedule, make: Callable[[int], Plan], unit: str = "rows") -> None:
-        """`make` plans an epoch; `unit` is what its rows are called in errors."""
-        self._make, self._unit = make, unit
-        self._last = schedule.last_epoch()
-        self._first = [0]  # position of the first row of each epoch known so far
-        self._plans: dict[int, Future[Plan]] = {}
-        self._lock = threading.Lock()
-
-    def plan(self, epoch: int) -> Plan:
-        """The plan of an epoch, made anew where it is not one of the last two used."""
-        with self._lock:
-            wanted, new = self._plans.pop(epoch, None), False
-            if wanted is None:
-                wanted, new = Future(), True
-            while len(self._plans) > 1:
-                self._plans.pop(next(iter(self._plans)))
-            self._plans[epoch] = wanted
-        if new:
-            try:
-                wanted.set_result(self._make(epoch))
-            except BaseException as error:  # noqa: BLE001 - raised below, and in every thread that waits for the plan
-                wanted.set_exception(error)
-        return wanted.result()
-
-    def first(self, epoch: int) -> int:
-        """The position at which an epoch begins. Counting there takes planning each epoch before once."""
-        while (known := len(self._first) - 1) < epoch:
-            end = self._first[known] + len(self.plan(known))
-            with self._lock:
-                if len(self._first) - 1 == known:  # another thread may have come first
-                    self._first.append(end)
-        return self._first[epoch]
-
-    def count(self, epoch: int) -> int:
-        """How many rows an epoch has. It differs a little between epochs."""
-        return self.first(epoch + 1) - self.first(epoch)
-
-    def count_in(self, epochs: float) -> int:
-        """Rows in the first `epochs` epochs; of a broken one its share, rounded up."""
-        whole = int(epochs)
-        share = epochs - whole
-        return self.first(whole) + (math.ceil(self.count(whole) * share) if share else 0)
-
-    def clip(self, end: int) -> int:
-        """`end`, or the number of all rows there will ever be where that is less."""
-        if self._last is None:
-            return end
-        while end > self._first[-1] and len(self._first) <= self._last:
-            self.first(len(self._first))
-        return min(end, self._first[-1])
-
-    def available(self) -> int | None:
-        """All rows there will ever be; None where a source may be repeated without limit."""
-        return None if self._last is None else self.first(self._last)
-
-    def locate(self, position: int) -> tuple[int, int]:
-        """(epoch, row within it) of a position. Raises UserError where the sources' `epochs` are used up."""
-        if position < 0:
-            raise ValueError(f"position is {position}; {self._unit} count from 0")
-        while self._last is None and position >= self._first[-1]:
-            self.first(len(self._first))
-        if self.clip(position + 1) <= position:
-            raise UserError(
-                f"the corpus is used up after {self._first[-1]} {self._unit}",
-                expected="training that ends before its sources' `epochs` are over",
-                mend="train for fewer steps, raise `epochs` in corpus.sources, or add text",
-            )
-        epoch = bisect_right(self._first, position) - 1
-        return epoch, position - self._first[epoch]
-
-    def plan_ahead(self, position: int) -> None:
-        """Have a thread plan the next epoch where `position` is past the middle of its own, so nobody waits for it."""
-        epoch, row = self.locate(position)
-        if 2 * row < self.count(epoch) or epoch + 1 == self._last or epoch + 1 in self._plans:
-            return
-
-        def run() -> None:
-            with contextlib.suppress(BaseException):  # whoever asks for this plan gets the error
-                self.plan(epoch + 1)
-
-        threading.Thread(target=run, name=f"plan of epoch {epoch + 1}", daemon=True).start()
 
 
 @dataclass(frozen=True)
@@ -270,6 +128,29 @@ def plan_epoch(
     )
 
 
+def count_rows(lengths: Integers, copies: Integers, capacity: int, *, whole: bool = False) -> int:
+    """The rows of `plan_epoch`, which depend on no seed, in about a tenth of its time. Arguments as there."""
+    pieces = piece_counts(lengths, copies, capacity)
+    falling = np.arange(capacity, -1, -1, dtype=np.uint32)
+    rows = best_fit(np.repeat(falling, pieces[::-1]), capacity)
+    used, total = int(rows.max(initial=-1)) + 1, int(pieces @ np.arange(capacity + 1))
+    return used if whole else min(used, _kept(total, capacity))
+
+
+def piece_counts(lengths: Integers, copies: Integers, capacity: int) -> Integers:
+    """How many pieces of each length `cut_documents` makes, [capacity + 1]; arguments as there."""
+    pairs, copies = lengths[copies > 0] - 1, copies[copies > 0]
+    whole, rest = np.divmod(np.maximum(pairs, 0), capacity)
+    counts = np.bincount(np.repeat(rest, copies), minlength=capacity + 1)
+    counts[0], counts[capacity] = 0, int(whole @ copies)
+    return counts
+
+
+def _kept(total: int, capacity: int) -> int:
+    """The rows that so many pairs are left in where the emptiest are dissolved."""
+    return max(-(-total // capacity), -(-total * PADDING // ((PADDING - 1) * capacity)) - 1)
+
+
 def dissolve(
     pieces: Pieces, rows: Integers, keys: NDArray[np.uint64], capacity: int
 ) -> tuple[Pieces, Integers, NDArray[np.uint64]]:
@@ -283,8 +164,7 @@ def dissolve(
         keys: what the order within a row is drawn from, [pieces]; a cut piece's parts inherit it.
     """
     used = np.bincount(rows, pieces.lengths).astype(np.int64)
-    total = int(used.sum())
-    kept = max(-(-total // capacity), -(-total * PADDING // ((PADDING - 1) * capacity)) - 1)
+    kept = _kept(int(used.sum()), capacity)
     if kept >= len(used):
         return pieces, rows, keys
     emptiest = np.argsort(used, kind="stable")

@@ -16,7 +16,8 @@ from groundup.run import UserError, read_json, write_json
 CPU_TOKENS = 4096
 """Tokens in a micro-batch on a CPU: enough to fill the matrix products, few enough to stay near the caches."""
 COMPILE_FLOPS = {"cpu": 1e13, "cuda": 1e16}
-"""Training FLOPs from which compiling pays: about 100 s of uncompiled work on two CPU cores, a minute on a GPU."""
+"""Training FLOPs from which compiling for one shape pays: about 100 s of uncompiled work on two
+CPU cores, a minute on a GPU."""
 COMPILE_MINUTES = 2.0
 ROUNDING = 0.01
 """Share of the updates by which a budget may exceed the data: epochs differ a little in their rows."""
@@ -37,16 +38,16 @@ class Plan:
 
 
 def compile_pays(
-    section: TrainSection, arch: Architecture, steps: float, tokens_per_update: float, device: str
+    section: TrainSection, arch: Architecture, steps: float, tokens_per_update: float, device: str, shapes: int = 1
 ) -> bool:
-    """Whether a stage is long enough to win back the time that compiling takes.
+    """Whether a stage is long enough to win back the time that compiling for so many ``shapes`` takes.
 
     Decided from the work alone, and not by a clock, so that the same recipe decides the same.
     """
     if section.minutes is not None:
-        return section.minutes >= COMPILE_MINUTES
+        return section.minutes >= shapes * COMPILE_MINUTES
     length = section.sequence_length or arch.context_length
-    return steps * tokens_per_update * flops_per_token(arch, length) >= COMPILE_FLOPS.get(device, math.inf)
+    return steps * tokens_per_update * flops_per_token(arch, length) >= shapes * COMPILE_FLOPS.get(device, math.inf)
 
 
 def activation_bytes(arch: Architecture, rows: int, length: int) -> float:
@@ -90,7 +91,7 @@ def settle(
     micro: int,
     sequence_length: int,
     tokens_per_update: float,
-    updates_per_epoch: float,
+    updates_in: Callable[[float], float],
     seconds_per_update: Callable[[], tuple[float, float]],
     compiles: Callable[[float], bool],
     available: Callable[[int], int] = lambda steps: steps,
@@ -99,9 +100,9 @@ def settle(
 
     Args:
         tokens_per_update: real tokens in an update, padding not counted, on average.
-        updates_per_epoch: updates in one pass over the data.
-        seconds_per_update: measures (seconds of one update, seconds until the first); called for a budget of
-            minutes alone.
+        updates_in: says how many updates so many passes over the data take.
+        seconds_per_update: measures (seconds of one update, seconds until training can begin); called for a budget
+            of minutes alone.
         compiles: whether a stage of so many updates is to be compiled.
         available: how many of the first so many updates there are: fewer where sources may be read only so often.
 
@@ -118,7 +119,7 @@ def settle(
     elif section.tokens is not None:
         steps = math.ceil(section.tokens / tokens_per_update)
     elif section.epochs is not None:
-        steps = math.ceil(section.epochs * updates_per_epoch)
+        steps = math.ceil(updates_in(section.epochs))
     elif section.minutes is not None:
         each, first = seconds_per_update()
         steps = int((60 * section.minutes - first) / each)

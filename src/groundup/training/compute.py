@@ -11,6 +11,9 @@ import torch
 
 from groundup.hardware import Hardware
 
+SHAPES = 16
+"""Shapes of micro-batches that one stage may have: seven lengths of a ramp, whole rows, and an update's short rest."""
+
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
@@ -18,12 +21,17 @@ Result = TypeVar("Result")
 def prepare(hardware: Hardware) -> None:
     """Settle the process for training: threads, and kernels that give the same bits each time.
 
-    Without the last, torch.compile adds up embedding gradients in the order that threads happen to come.
+    Without deterministic algorithms, torch.compile adds up embedding gradients in the order that threads happen to
+    come. Beyond its limit of shapes it would go on uncompiled, to other bits after a resume: here that is an error.
     """
+    from torch._dynamo import config as dynamo
+
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_num_threads(hardware.threads)
     torch.use_deterministic_algorithms(True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # set through a module class
+    dynamo.recompile_limit = SHAPES
+    dynamo.fail_on_recompile_limit_hit = True
     torch.compiler.reset()
 
 
@@ -40,5 +48,5 @@ def autocast(hardware: Hardware) -> AbstractContextManager[object]:
 
 
 def compiled(loss: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
-    """``loss`` compiled for the one shape it will see."""
+    """``loss`` compiled anew for each shape it sees, ``SHAPES`` at most; one more raises torch's error."""
     return torch.compile(loss, dynamic=False)

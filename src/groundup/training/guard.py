@@ -16,8 +16,8 @@ PATIENCE = 8
 class Guard:
     """Skips non-finite and spiking updates, counts them, and stops a run that has gone wrong.
 
-    A spike is a gradient norm above ``SPIKE`` times the median of the last ``WINDOW`` accepted ones. A skipped norm
-    does not enter the window. ``PATIENCE`` skipped updates in a row end the run with a diagnosis.
+    A spike is a gradient norm above ``SPIKE`` times the median of the last ``WINDOW`` accepted ones, unless that is 0.
+    A skipped norm does not enter the window. ``PATIENCE`` skipped updates in a row end the run with a diagnosis.
     """
 
     def __init__(self) -> None:
@@ -32,7 +32,7 @@ class Guard:
             GroundupError: too many updates in a row were refused.
         """
         finite = math.isfinite(loss) and math.isfinite(norm)
-        spike = finite and len(self.norms) >= READY and norm > SPIKE * statistics.median(self.norms)
+        spike = finite and len(self.norms) >= READY and 0 < SPIKE * statistics.median(self.norms) < norm
         if finite and not spike:
             self.norms = [*self.norms[-(WINDOW - 1) :], norm]
             self.in_a_row = 0

@@ -69,6 +69,7 @@ class Progress:
     tokens: int = 0
     seconds: float = 0.0
     waited: float = 0.0
+    without_targets: int = 0
     last: dict[str, float] = field(default_factory=dict)
 
 
@@ -97,10 +98,11 @@ class Window:
         """The share of the time that was spent waiting for rows."""
         return self.waited / max(self.seconds + self.waited, 1e-9)
 
-    def note(self, loss: float) -> str:
-        """What the bar shows."""
+    def note(self, loss: float | None) -> str:
+        """What the bar shows; None where the last update had nothing to learn."""
         waits = f"  {self.data_wait:.0%} waiting for data" if self.data_wait > SHOWN_WAIT else ""
-        return f"loss {loss:.3f}  {human(self.rate(self.tokens))} tok/s{waits}"
+        said = "no targets" if loss is None else f"loss {loss:.3f}"
+        return f"{said}  {human(self.rate(self.tokens))} tok/s{waits}"
 
 
 class Trainer:
@@ -126,13 +128,17 @@ class Trainer:
     def gradients(self, rows: Rows) -> tuple[float, dict[str, float]]:
         """Leave the update's gradient in the weights; return its loss and the objective's other means.
 
-        Every micro-batch is divided by the count of the whole update, so their number does not matter.
+        Every micro-batch is divided by the count of the whole update, so their number does not matter. Of no rows at
+        all the loss and the gradient are 0.
         """
         job, total = self.job, self.job.objective.count(rows)
+        if not len(rows):
+            for weight in self.model.parameters():
+                weight.grad = torch.zeros_like(weight)
+            return 0.0, {}
         sums: dict[str, Tensor] = {}
-        micro = max(
-            1, job.plan.micro_rows * job.plan.sequence_length // rows.length
-        )  # as many places if rows are shorter
+        # As many places if rows are shorter.
+        micro = max(1, job.plan.micro_rows * job.plan.sequence_length // rows.length)
         for start in range(0, len(rows), micro):
             batch = to_tensors(rows.slice(start, start + micro), job.hardware.device)
             with autocast(job.hardware):
@@ -145,9 +151,14 @@ class Trainer:
         return means.pop("loss"), means
 
     def update(self, rows: Rows) -> dict[str, float]:
-        """One update of the weights (or, if the guard refuses it, none). Returns what to report."""
+        """One update of the weights, or none if the guard refuses it or it has no target. Returns what to report."""
         job, step = self.job, self.done.step
         factor = lr_factor(step, job.plan.steps, job.section.schedule)
+        self.done.step += 1
+        self.done.tokens += rows.tokens
+        if not job.objective.count(rows):  # a norm of 0 would teach the guard that every other one is a spike
+            self.done.without_targets += 1
+            return {"lr": factor, **self.counts()}
         loss, means = self.gradients(rows)
         norm = gradient_norm(self.model).item()
         accepted = self.guard.accepts(loss, norm, step)
@@ -159,9 +170,11 @@ class Trainer:
         else:
             self.optimizer.drop_gradients()
             log(f"step {step + 1}: update skipped, loss {loss:.4g}, gradient norm {norm:.4g}")
-        self.done.step += 1
-        self.done.tokens += rows.tokens
-        return {"loss": loss, **means, "lr": factor, "grad_norm": norm, "skipped": self.guard.skipped}
+        return {"loss": loss, **means, "lr": factor, "grad_norm": norm, **self.counts()}
+
+    def counts(self) -> dict[str, int]:
+        """Updates that changed nothing so far: refused by the guard, and without a target."""
+        return {"skipped": self.guard.skipped, "without_targets": self.done.without_targets}
 
     def snapshot(self) -> Snapshot:
         """Copies of everything a resumed process needs."""
@@ -175,6 +188,7 @@ class Trainer:
             "tokens": self.done.tokens,
             "seconds": self.done.seconds,
             "waited": self.done.waited,
+            "without_targets": self.done.without_targets,
             "last": dict(self.done.last),
             "guard": self.guard.state(),
             "metrics_position": self.metrics.position(),
@@ -191,7 +205,12 @@ class Trainer:
         torch.set_rng_state(snapshot.optimizer["rng.torch"])
         trainer = snapshot.trainer
         self.done = Progress(
-            snapshot.step, trainer["tokens"], trainer["seconds"], trainer.get("waited", 0.0), trainer["last"]
+            snapshot.step,
+            trainer["tokens"],
+            trainer["seconds"],
+            trainer.get("waited", 0.0),
+            trainer.get("without_targets", 0),
+            trainer["last"],
         )
         self.guard.restore(trainer["guard"])
         self.metrics.rewind(trainer["metrics_position"])
@@ -202,7 +221,8 @@ def train(job: Job) -> dict[str, Any]:
     """Train to the end of the plan, from the newest sound checkpoint where there is one.
 
     Returns:
-        metrics of the stage: steps, tokens, seconds, the last loss and validation, updates skipped, and
+        metrics of the stage: steps, tokens, seconds, the last loss and validation, updates skipped,
+        ``without_targets``, updates with nothing to learn, which count as steps and change nothing, and
         ``data_wait``, the share of the steps' time spent waiting for rows (that for the first update counts apart,
         as ``data_start`` seconds).
 
@@ -238,7 +258,7 @@ def train(job: Job) -> dict[str, Any]:
         "tokens": done.tokens,
         "seconds": done.seconds,
         "tokens_per_second": done.tokens / max(done.seconds, 1e-9),
-        "skipped": trainer.guard.skipped,
+        **trainer.counts(),
         "data_wait": done.waited / max(done.seconds + done.waited, 1e-9),
         "data_start": trainer.data_start,
         **done.last,
@@ -266,7 +286,7 @@ def _run(trainer: Trainer, writer: Writer, resumed: bool) -> None:
             bar.update(done.step)
             if done.step % section.log_every == 0 or done.step in (1, steps):
                 _log_step(trainer, report, window)
-                bar.note(window.note(report["loss"]))
+                bar.note(window.note(report.get("loss")))
                 window = Window()
             stop = job.should_stop()
             overdue = time.monotonic() - saved_at > 60 * section.checkpoint_minutes
@@ -300,7 +320,7 @@ def _log_step(trainer: Trainer, report: dict[str, float], window: Window) -> Non
     if trainer.peak:
         record["mfu"] = window.rate(window.flops) / trainer.peak
     trainer.metrics.write(record)
-    if math.isfinite(report["loss"]):  # a refused update may have none
+    if math.isfinite(report.get("loss", math.nan)):  # a refused update may have none
         done.last["loss"] = report["loss"]
 
 

@@ -6,7 +6,9 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from itertools import cycle, islice, pairwise
 from pathlib import Path
+from statistics import median
 from typing import Any, Protocol
 
 import torch
@@ -21,24 +23,32 @@ from groundup.tokenizer import Buckets, Loader, PackedRows, Ramp, Tokenizer, Tok
 from groundup.training.budget import Plan, compile_pays, settle
 from groundup.training.budget import micro_rows as rows_for
 from groundup.training.loop import Job, Trainer, train
-from groundup.training.objective import NextToken, Objective, Source
+from groundup.training.objective import NextToken, Objective, Rows, Source
 
 SAMPLE_TOKENS = 80
 SAMPLE_TEMPERATURE = 0.7
+PROBED = 5
+"""Updates of each length of rows whose median time a budget of minutes is worked out from."""
+SEARCHED = 1000
+"""Updates among which the probe looks for those with a target."""
 
 
-class Epochs(Protocol):
-    """Rows whose number in an epoch is known: what a budget of epochs or tokens needs."""
+class Passes(Protocol):
+    """Data whose updates can be counted: what a budget of epochs or tokens needs."""
 
-    def rows(self, epoch: int) -> int: ...
+    def updates_in(self, epochs: float) -> float:
+        """Updates in so many passes over the data."""
+        ...
 
-    def padding(self, epoch: int = 0) -> float: ...
+    def padding(self) -> float:
+        """The share of the places of ``rows_per_update`` whole rows an update that hold no token."""
+        ...
 
 
 def make_plan(
     section: TrainSection,
     model: Transformer,
-    rows: Epochs,
+    data: Passes,
     source_of: Callable[[int], Source],
     objective: Objective,
     *,
@@ -49,26 +59,32 @@ def make_plan(
     seed: int,
     filled_up: bool = False,
     one_shape: bool = True,
+    ramp: Sequence[tuple[float, Source]] = (),
     available: Callable[[int], int] = lambda steps: steps,
 ) -> Plan:
     """Settle the stage's plan (see :func:`settle`); a budget of minutes is measured on throw-away updates.
 
     Args:
         filled_up: whether the source fills its updates up to whole micro-batches.
-        one_shape: whether all micro-batches have the same shape, without which compiling doesn't pay.
+        one_shape: whether all micro-batches of whole rows have the same shape, without which compiling doesn't pay.
+        ramp: (share of the steps until which it holds, the updates so) for each length of shorter rows.
         available: how many of the first so many updates there are.
     """
     length = section.sequence_length or model.arch.context_length
     micro = rows_for(section, model.arch, rows_per_update, length, hardware, divisor=not filled_up)
-    tokens = rows_per_update * length * (1 - rows.padding(0))
+    tokens = rows_per_update * length * (1 - data.padding())
 
     def compiles(steps: float) -> bool:
         wanted = hardware.compile and one_shape
-        return wanted and compile_pays(section, model.arch, steps, tokens, hardware.device)
+        return wanted and compile_pays(section, model.arch, steps, tokens, hardware.device, 1 + len(ramp))
 
     def seconds_per_update() -> tuple[float, float]:
         trial = Plan("", 1 << 30, rows_per_update, micro, length, compiles(math.inf))
-        return _measure(section, model, source_of(rows_per_update), objective, trial, out, hardware, seed)
+        source = source_of(rows_per_update)
+        shares = [end - begin for begin, end in pairwise([0.0, *(until for until, _ in ramp), 1.0])]
+        phases = list(zip(shares, [*(shown for _, shown in ramp), source], strict=True))
+        job = Job("probe", "probe", out / ".probe", "", model, objective, source, section, trial, hardware, seed, bool)
+        return _measure(job, phases, available(SEARCHED))
 
     return settle(
         out,
@@ -78,42 +94,48 @@ def make_plan(
         micro=micro,
         sequence_length=length,
         tokens_per_update=tokens,
-        updates_per_epoch=rows.rows(0) / rows_per_update,
+        updates_in=data.updates_in,
         seconds_per_update=seconds_per_update,
         compiles=compiles,
         available=available,
     )
 
 
-def _measure(
-    section: TrainSection,
-    model: Transformer,
-    source: Source,
-    objective: Objective,
-    plan: Plan,
-    out: Path,
-    hardware: Hardware,
-    seed: int,
-    repeats: int = 5,
-) -> tuple[float, float]:
-    """(median seconds of an update, seconds until the first was done), with the weights put back afterwards."""
-    before = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
-    scratch = out / ".probe"
-    job = Job("probe", "probe", scratch, "", model, objective, source, section, plan, hardware, seed, lambda: False)
+def _measure(job: Job, phases: Sequence[tuple[float, Source]], available: int) -> tuple[float, float]:
+    """(mean over the phases of the median seconds of an update, seconds that all this took); weights are put back.
+
+    ``phases``: (share of the steps, source) of rows of each length. What an update compiles is compiled here.
+    """
+    updates = [_with_targets(job, source, available) for _, source in phases]
+    before = {name: tensor.detach().clone() for name, tensor in job.model.state_dict().items()}
     begun = time.monotonic()
     trainer = Trainer(job)
-    trainer.update(source.update(0))
-    first = time.monotonic() - begun
-    times = []
-    for step in range(1, 1 + repeats):
-        begun = time.monotonic()
-        trainer.update(source.update(step))
-        times.append(time.monotonic() - begun)
+    seconds = 0.0
+    for (share, _), found in zip(phases, updates, strict=True):
+        times = []
+        for rows in islice(cycle(found), 1 + PROBED):
+            at = time.monotonic()
+            trainer.update(rows)
+            times.append(time.monotonic() - at)
+        seconds += share * median(times[1:])  # the first one compiles
     trainer.metrics.close()
     trainer.samples.close()
-    shutil.rmtree(scratch)
-    model.load_state_dict(before)
-    return sorted(times)[repeats // 2], first
+    shutil.rmtree(job.out)
+    job.model.load_state_dict(before)
+    return seconds, time.monotonic() - begun
+
+
+def _with_targets(job: Job, source: Source, available: int) -> list[Rows]:
+    """The first updates that have something to learn: others take no time."""
+    candidates = map(source.update, range(max(1, available)))
+    found = list(islice((rows for rows in candidates if job.objective.count(rows)), 1 + PROBED))
+    if not found:
+        raise UserError(
+            f"the first {available} updates have no target, so there is nothing to time",
+            where=f"[{job.out.parent.name}] minutes",
+            expected="data with targets all along, or a budget of steps, tokens or epochs",
+        )
+    return found
 
 
 Sampler = Callable[[Transformer, int], list[dict[str, Any]]]
@@ -145,19 +167,35 @@ def save_final(model: Transformer, out: Path) -> None:
         save_model(model.to(torch.float32), directory)
 
 
-class BucketEpochs:
-    """What a plan asks of rows, for padded buckets: their updates, each counted as ``rows_per_update`` whole rows."""
+class PackedPasses:
+    """What a plan asks of its data, for packed rows."""
+
+    def __init__(self, rows: PackedRows, rows_per_update: int) -> None:
+        self.rows, self.rows_per_update = rows, rows_per_update
+
+    def updates_in(self, epochs: float) -> float:
+        """Raises UserError where the sources' `epochs` are used up before the last pass begins."""
+        return self.rows.rows_in(epochs) / self.rows_per_update
+
+    def padding(self) -> float:
+        return self.rows.padding(self.rows.epochs.first_filled())
+
+
+class BucketPasses:
+    """What a plan asks of its data, for padded buckets."""
 
     def __init__(self, buckets: Buckets, rows_per_update: int) -> None:
         self.buckets, self.rows_per_update = buckets, rows_per_update
 
-    def rows(self, epoch: int) -> int:
-        """As many as make the epoch's number of updates."""
-        return self.buckets.epochs.count(epoch) * self.rows_per_update
+    def updates_in(self, epochs: float) -> float:
+        """Raises UserError where the sources' `epochs` are used up before the last pass begins."""
+        return self.buckets.epochs.count_in(epochs)
 
-    def padding(self, epoch: int = 0) -> float:
-        """The share of those rows' places without a token."""
-        return 1 - self.buckets.tokens(epoch) / max(1, self.rows(epoch) * self.buckets.sequence_length)
+    def padding(self) -> float:
+        epochs = self.buckets.epochs
+        filled = epochs.first_filled()
+        whole = epochs.count(filled) * self.rows_per_update * self.buckets.sequence_length
+        return 1 - self.buckets.tokens(filled) / whole
 
 
 def load_start(start: Path, run: Path, tokenizer: Tokenizer) -> Transformer:
@@ -218,17 +256,20 @@ def train_on_rows(
             )
     rows_per_update = max(1, section.tokens_per_update // length)
     loader: Loader | Buckets
-    rows: Epochs
+    data: Passes
     if section.packing == "padded":
         loader = buckets = Buckets(shards, length, section.tokens_per_update, seed)
-        rows, figures = BucketEpochs(buckets, rows_per_update), {"padding": buckets.padding()}
+        data = BucketPasses(buckets, rows_per_update)
+        figures = {"padding": buckets.padding(buckets.epochs.first_filled())}
     else:
-        rows = packed = PackedRows(shards, length, seed, packing=section.packing)
-        loader, figures = Loader(packed, rows_per_update), {"padding": packed.padding(), "cuts": packed.cuts()}
+        packed = PackedRows(shards, length, seed, packing=section.packing)
+        loader, data = Loader(packed, rows_per_update), PackedPasses(packed, rows_per_update)
+        figures = {"padding": data.padding(), "cuts": packed.cuts(packed.epochs.first_filled())}
+    ramp = [(step.until, step.length) for step in section.sequence_ramp]
     plan = make_plan(
         section,
         model,
-        rows,
+        data,
         lambda _: loader,
         objective,
         rows_per_update=rows_per_update,
@@ -237,9 +278,10 @@ def train_on_rows(
         hardware=hardware,
         seed=seed,
         one_shape=section.packing != "padded",
+        ramp=[(until, Ramp(loader, [(1.0, short)], SEARCHED)) for until, short in ramp],
         available=loader.first_updates,
     )
-    ramp = [(step.until, step.length) for step in section.sequence_ramp]
+    loader.end = plan.steps
     job = Job(
         stage=out.name,
         kind=section.kind,
