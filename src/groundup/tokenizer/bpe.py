@@ -27,6 +27,7 @@ ALPHABET = 256  # one token for every byte, so that nothing is ever unknown
 LONGEST_SPACE = 1000  # characters of white space in a row that are learned from; rustbpe's stack ends at a million
 _LONG_SPACE = re.compile(rf"\s{{{LONGEST_SPACE + 1},}}")
 _WHOLE = r"(?s:.+)"
+_DOCUMENTS = 1024  # split at a time, by all cores
 _BATCH = 2**20  # characters
 
 Merges = Sequence[tuple[bytes, bytes]]
@@ -86,7 +87,7 @@ def learn_merges(texts: Iterable[str], count: int, pattern: str, *, own: bool = 
             words = (word for text in _learnable(texts) for word in split_words(text, pattern))
             engine.train_from_iterator(words, ALPHABET + count, buffer_size=2**16, pattern=_WHOLE)
         else:
-            engine.train_from_iterator(_learnable(texts), ALPHABET + count, buffer_size=256, pattern=pattern)
+            engine.train_from_iterator(_learnable(texts), ALPHABET + count, buffer_size=_DOCUMENTS, pattern=pattern)
     except BaseException as error:
         if type(error).__name__ != "PanicException":  # how a fault of Rust code arrives
             raise
@@ -121,9 +122,15 @@ def assemble(merges: Merges, specials: Sequence[str], pattern: str) -> tokenizer
 def _learnable(texts: Iterable[str]) -> Iterator[str]:
     """Texts without white space of endless length, and without lone surrogates, which are no text."""
     for text in texts:
-        if len(text) > LONGEST_SPACE:
+        if _may_hold_long_space(text):
             text = _LONG_SPACE.sub(lambda run: run[0][:LONGEST_SPACE], text)
         yield text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace") if _is_broken(text) else text
+
+
+def _may_hold_long_space(text: str) -> bool:
+    """False is certain: a run of white space too long to be learned from would fill one of these windows."""
+    half = LONGEST_SPACE // 2
+    return any(text[place : place + half].isspace() for place in range(0, len(text), half))
 
 
 def _is_broken(text: str) -> bool:
