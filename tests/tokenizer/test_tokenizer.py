@@ -4,13 +4,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import gigatoken
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
 from groundup.run import UserError
-from groundup.tokenizer import Tokenizer, extend, train_bpe
+from groundup.tokenizer import Tokenizer, engine, extend, train_bpe
 from groundup.tokenizer.patterns import SPLIT_PATTERNS
 from groundup.tokenizer.special import NAMED, special_tokens
 
@@ -119,7 +120,7 @@ BYTES = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "
 
 
 @pytest.mark.parametrize(
-    ("parts", "engine"),
+    ("parts", "expected"),
     [
         ([SPLIT, BYTES], "gigatoken"),
         ([{"type": "Digits", "individual_digits": True}, SPLIT, BYTES], "tokenizers"),
@@ -129,11 +130,11 @@ BYTES = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "
     ],
 )
 def test_the_fast_engine_is_used_only_where_it_is_known_to_be_right(
-    tokenizer: Tokenizer, parts: list[dict[str, Any]], engine: str
+    tokenizer: Tokenizer, parts: list[dict[str, Any]], expected: str
 ) -> None:
     content = json.loads(tokenizer.json)
     content["pre_tokenizer"]["pretokenizers"] = parts
-    assert Tokenizer(json.dumps(content)).engine == engine
+    assert Tokenizer(json.dumps(content)).engine == expected
 
 
 def test_a_token_that_stands_only_between_words_is_left_to_the_exact_engine(tokenizer: Tokenizer) -> None:
@@ -143,3 +144,17 @@ def test_a_token_that_stands_only_between_words_is_left_to_the_exact_engine(toke
     found = Tokenizer(json.dumps(content))
     assert found.engine == "tokenizers"
     assert found.encode("concatenate") == tokenizer.encode("concatenate")
+
+
+def test_the_fast_engine_begins_anew_and_goes_on(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would otherwise keep every word that it ever saw."""
+    made = []
+    real = gigatoken.Tokenizer.from_json
+    monkeypatch.setattr(gigatoken.Tokenizer, "from_json", lambda content: made.append(1) or real(content))
+    monkeypatch.setattr(engine, "RENEWED", 1000)
+    found = Tokenizer(tokenizer.json)
+    texts = [f"word{n} and text of forty characters, more or less" for n in range(200)]
+    assert [found.encode(text) for text in texts] == tokenizer.encode_batch(texts)
+    assert found.encode_batch(texts) == tokenizer.encode_batch(texts)
+    characters = sum(map(len, texts))
+    assert characters // 1000 <= len(made) <= 2 * characters // 900

@@ -11,7 +11,9 @@ import json
 from typing import Any
 
 import gigatoken
+import numpy as np
 import tokenizers
+from numpy.typing import NDArray
 
 # What splitters get wrong first: endings, spaces of all kinds before all kinds, digits, scripts, marks, emoji.
 _PROBES = (
@@ -24,8 +26,38 @@ _PROBES = (
 )
 
 
-def fast_engine(content: str, exact: tokenizers.Tokenizer) -> Any | None:
-    """A gigatoken.Tokenizer for a tokenizer.json, with `encode(str) -> uint32 array`; None where there is none.
+RENEWED = 2**26  # characters after which the engine begins anew
+
+
+class FastEngine:
+    """gigatoken with bounded memory: it keeps every word that it has seen, so it is begun anew from time to time."""
+
+    def __init__(self, content: str) -> None:
+        """Raises RuntimeError or ValueError where gigatoken refuses the tokenizer.json."""
+        self._content = content
+        self._engine = gigatoken.Tokenizer.from_json(content)
+        self._seen = 0
+
+    def encode(self, text: str) -> NDArray[np.uint32]:
+        """The ids of a text. Raises TypeError for one with lone surrogates."""
+        self._count(len(text))
+        found: NDArray[np.uint32] = self._engine.encode(text)
+        return found
+
+    def encode_batch(self, texts: list[str]) -> list[list[int]]:
+        """The ids of many texts, on all cores. Raises TypeError as `encode` does."""
+        self._count(sum(map(len, texts)))
+        found: list[list[int]] = self._engine.encode_batch_list(texts)
+        return found
+
+    def _count(self, characters: int) -> None:
+        self._seen += characters
+        if self._seen > RENEWED:
+            self._engine, self._seen = gigatoken.Tokenizer.from_json(self._content), characters
+
+
+def fast_engine(content: str, exact: tokenizers.Tokenizer) -> FastEngine | None:
+    """The fast engine for a tokenizer.json; None where there is none.
 
     Special tokens are taken out of it, so that no text can become one. `exact` is the same file's tokenizer with
     `encode_special_tokens` on; probes are encoded by both, and an engine that differs is not used.
@@ -35,7 +67,7 @@ def fast_engine(content: str, exact: tokenizers.Tokenizer) -> Any | None:
         return None
     description["added_tokens"] = [token for token in description.get("added_tokens") or () if not token["special"]]
     try:
-        engine = gigatoken.Tokenizer.from_json(json.dumps(description))
+        engine = FastEngine(json.dumps(description))
     except (RuntimeError, ValueError):  # a split pattern or a part that it doesn't know
         return None
     probes = [*_PROBES, *(f"a{token['content']}b {token['content']} " for token in description["added_tokens"])]

@@ -77,10 +77,9 @@ class Tokenizer:
         if self._fast is None:
             return np.array(self._encode_exactly([text])[0], np.uint32)
         try:
-            found: Ids = self._fast.encode(text)
+            return self._fast.encode(text)
         except TypeError:
-            found = self._fast.encode(_mended(text))
-        return found
+            return self._fast.encode(_mended(text))
 
     def encode_arrays(self, texts: Sequence[str]) -> list[Ids]:
         """The ids of many texts as arrays, in their order, on this thread alone."""
@@ -93,10 +92,9 @@ class Tokenizer:
         if self._fast is None:
             return self._encode_exactly(texts)
         try:
-            found: list[list[int]] = self._fast.encode_batch_list(list(texts))
+            return self._fast.encode_batch(list(texts))
         except TypeError:
-            found = self._fast.encode_batch_list([_mended(text) for text in texts])
-        return found
+            return self._fast.encode_batch([_mended(text) for text in texts])
 
     def differs(self, text: str) -> bool:
         """Whether the fast engine and `tokenizers` give different ids: a fault of the engine, which must not be."""

@@ -103,7 +103,7 @@ class ShardWriter:
         sources: NDArray[np.int64],
         mask: NDArray[np.bool_] | None,
     ) -> None:
-        if ids.size and (ids.min() < 0 or ids.max() > np.iinfo(self.dtype).max):
+        if ids.size and (ids.max() > np.iinfo(self.dtype).max or (ids.dtype.kind == "i" and ids.min() < 0)):
             raise ValueError(f"ids from {ids.min()} to {ids.max()} do not fit {self.dtype}")
         if len(lengths) != len(sources) or lengths.sum() != len(ids):
             raise ValueError(f"{len(lengths)} lengths, {len(sources)} sources and {len(ids)} ids are not of one batch")
