@@ -147,11 +147,17 @@ def _advice(advice: dict[str, Any]) -> list[str]:
     lines = [
         f"Advice for the recipe's model: {model['layers']} layers of width {model['hidden_size']}, trained in rows of "
         f"{model['context']:,} tokens, on {size(advice['text_bytes'])} of text.",
-        f"The head takes {share(present['head_share'], 1)} of training FLOPs at {present['vocabulary_size']:,} tokens, "
-        f"{share(best['head_share'], 1)} at {best['vocabulary_size']:,}.",
-        f"{'At least ' if advice['open'] else ''}{best['vocabulary_size']:,} tokens take the fewest FLOPs per byte of "
-        f"text, {share(advice['saved'], 1)} fewer than now; {low:,} to {high:,} are within 1 %.",
+        f"The head takes {share(present['head_share'], 1)} of training FLOPs at {present['vocabulary_size']:,} tokens"
+        + (f", {share(best['head_share'], 1)} at {best['vocabulary_size']:,}." if best != present else "."),
     ]
+    if best["vocabulary_size"] == present["vocabulary_size"]:
+        lines.append("No smaller vocabulary takes fewer FLOPs per byte of text." if advice["open"] else
+                     "The present size takes the fewest FLOPs per byte of text.")  # fmt: skip
+    else:
+        lines.append(
+            f"{'At least ' if advice['open'] else ''}{best['vocabulary_size']:,} tokens take the fewest FLOPs per byte "
+            f"of text, {share(advice['saved'], 1)} fewer than now; {low:,} to {high:,} are within 1 %."
+        )
     if reach["to"] > reach["from"]:
         tested = "" if reach["missed"] is None else (
             f"; foretold in the same way from half its size, the present text length would have been missed by "
