@@ -4,6 +4,7 @@ import gzip
 import json
 import math
 import random
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -156,12 +157,12 @@ def test_a_missing_or_broken_file_is_an_error(tmp_path: Path) -> None:
 
 
 def test_no_more_examples_than_asked_for_and_no_fewer_than_ten() -> None:
-    def endless() -> object:
+    def endless() -> Iterator[str]:
         while True:
             yield "river stone treaty"
 
     section = SECTION.model_copy(update={"max_documents": 30})
-    assert train_on(endless(), texts_of(BAD, 20, 1), section, seed=0).report["positive_examples"] == 30  # type: ignore[arg-type]
+    assert train_on(endless(), texts_of(BAD, 20, 1), section, seed=0).report["positive_examples"] == 30
     with pytest.raises(UserError, match="9 negative"):
         train_on(texts_of(GOOD, 20, 1), texts_of(BAD, 9, 1), SECTION, seed=0)
     with pytest.raises(UserError, match="0 positive"):

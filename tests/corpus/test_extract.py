@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from hypothesis import example, given, settings
@@ -16,6 +17,7 @@ from groundup.corpus import extract as module
 from groundup.corpus.documents import Raw, Refused
 from groundup.corpus.extract import decode_page, extract, fast_text, is_too_complex, thorough_text
 
+Extractor = Literal["auto", "resiliparse", "trafilatura"]
 SENTENCE = "This is a sentence of the main text, with commas, and as many words as a paragraph needs. "
 PARAGRAPH = f"<p>{SENTENCE * 3}</p>"
 
@@ -24,16 +26,16 @@ def page(body: str, head: str = "") -> str:
     return f"<!doctype html><html><head><title>t</title>{head}</head><body><article>{body}</article></body></html>"
 
 
-def text_of(html_page: str | bytes, extractor: str = "resiliparse", charset: str | None = None) -> str:
+def text_of(html_page: str | bytes, extractor: Extractor = "resiliparse", charset: str | None = None) -> str:
     data = html_page if isinstance(html_page, bytes) else html_page.encode()
-    result = extract(Raw(html=data, charset=charset, file="f", record=3, crawled=True), extractor)  # type: ignore[arg-type]
+    result = extract(Raw(html=data, charset=charset, file="f", record=3, crawled=True), extractor)
     assert isinstance(result, Raw), result
     assert result.html is None
     assert result.charset is None
     return result.text
 
 
-def reason_of(data: bytes, extractor: str = "resiliparse") -> str:
+def reason_of(data: bytes, extractor: Extractor = "resiliparse") -> str:
     result = extract(Raw(html=data, file="f", record=3), extractor)  # type: ignore[arg-type]
     assert isinstance(result, Refused), result
     assert (result.file, result.record) == ("f", 3)
@@ -112,7 +114,7 @@ def readability(real_data: Path) -> list[tuple[bytes, str]]:
         ("trafilatura", 5, (0.93, 0.90, 0.91)),
     ],
 )
-def test_main_text_of_real_pages(real_data: Path, extractor: str, step: int, least: tuple[float, ...]) -> None:
+def test_main_text_of_real_pages(real_data: Path, extractor: Extractor, step: int, least: tuple[float, ...]) -> None:
     """On the 130 pages of Mozilla's Readability, compared with the text of what it should extract.
 
     Measured: resiliparse .937 / .966 / .947 (precision, recall, F1), trafilatura .969 / .941 / .949. The bounds lie
@@ -262,7 +264,7 @@ PROGRAM = 'def f(x):\n\tif x < 3:\n\n        return  "&"'
 
 
 @pytest.mark.parametrize("extractor", ["resiliparse", "trafilatura"])
-def test_layout(extractor: str) -> None:
+def test_layout(extractor: Extractor) -> None:
     text = text_of(LAYOUT, extractor)
     blocks = [block.strip() for block in re.split(r"\n\s*\n", text)]
     sentence = SENTENCE.strip()

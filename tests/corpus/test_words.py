@@ -227,7 +227,7 @@ def test_words_do_not_depend_on_the_texts_beside(items: list[str]) -> None:
         alone = find_words(column(text))
         mine = slice(together.offsets[number], together.offsets[number + 1])
         assert strings(together, number) == strings(alone)
-        for field in ("hashes", "lower_hashes", "lengths", "alphabetic", "symbols", "unspaced"):
+        for field in ("hashes", "lengths", "alphabetic", "symbols", "unspaced"):
             assert getattr(together, field)[mine].tolist() == getattr(alone, field).tolist()
         assert together.text_lengths[number] == len(text)
     assert together.documents.tolist() == [i for i, text in enumerate(items) for _ in split(text)]
@@ -262,11 +262,10 @@ def test_equal_words_have_equal_hashes() -> None:
     words = find_words(column(" ".join(items * 2), *items))
     byte_strings = [words.source.data[s:e] for s, e in zip(words.starts, words.ends, strict=True)]
     assert len(set(words.hashes.tolist())) == len(items)
-    for values, key in ((words.hashes, lambda x: x), (words.lower_hashes, lambda x: x.decode().lower())):
-        seen: dict[object, int] = {}
-        for text, value in zip(byte_strings, values.tolist(), strict=True):
-            assert seen.setdefault(key(text), value) == value  # type: ignore[no-untyped-call]
-        assert len(set(seen.values())) == len(seen)
+    seen: dict[bytes, int] = {}
+    for text, value in zip(byte_strings, words.hashes.tolist(), strict=True):
+        assert seen.setdefault(text, value) == value
+    assert len(set(seen.values())) == len(seen)
 
 
 def test_lower_case_beyond_ascii() -> None:
@@ -323,7 +322,7 @@ def test_taking_documents_takes_their_words(items: list[str], rng: random.Random
     taken = batch.take(keep)
     fresh = find_words(taken.texts)
     assert [strings(taken.words, i) for i in range(len(taken))] == [strings(fresh, i) for i in range(len(taken))]
-    for field in ("hashes", "lengths", "offsets", "alphabetic", "symbols", "text_lengths", "lower_hashes", "documents"):
+    for field in ("hashes", "lengths", "offsets", "alphabetic", "symbols", "text_lengths", "documents"):
         assert getattr(taken.words, field).tolist() == getattr(fresh, field).tolist()
     assert taken.lines.lengths.tolist() == find_lines(fresh).lengths.tolist()
     assert batch.with_columns(more=1).words is batch.words

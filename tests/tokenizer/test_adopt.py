@@ -20,10 +20,10 @@ from groundup.run import UserError
 from groundup.tokenizer import Tokenizer
 from groundup.tokenizer.adopt import adopt
 from groundup.tokenizer.alphabet import byte_of_character
-from groundup.tokenizer.extend import read_tokenizer
 from groundup.tokenizer.patterns import SPLIT_PATTERNS
 from groundup.tokenizer.ranks import read_ranks
 from groundup.tokenizer.special import NAMED, special_tokens
+from groundup.tokenizer.tokenizer import read_tokenizer
 
 TEXT = ["the cat sat on the mat, the cat ran; 2024 we'll see\n\n  été Ωμέγα 世界 😀"] * 3
 pieces = st.one_of(st.text(max_size=12), st.sampled_from([*NAMED, "the", " cat", "'ll", "\r\n", " 1234", "<think>"]))

@@ -10,7 +10,7 @@ import pytest
 
 from groundup.model import Architecture, flops_per_token
 from groundup.tokenizer import Tokenizer, advice, train_bpe
-from groundup.tokenizer.advice import advise, extrapolate, head_share, token_curve
+from groundup.tokenizer.advice import advise, extrapolate, token_curve
 
 TEXTS = [path.read_text(encoding="utf-8") for path in sorted(Path(__file__).parent.glob("test_*.py"))]
 TEXTS += ["aaaa aaa aaaaaaa banana bananas 世界世界 世 😀😀 Ünïcödé ünïcödé"] * 5
@@ -45,6 +45,12 @@ def curve_of(tokenizer: Tokenizer, texts: list[str]):
 @pytest.fixture(scope="module")
 def trained() -> Tokenizer:
     return Tokenizer(train_bpe(TEXTS, 1200).to_str())
+
+
+def head_share(arch: Architecture, context: int) -> float:
+    """The output head's part of all training FLOPs, from 0 to 1; see `flops_per_token`."""
+    whole = flops_per_token(arch, context)
+    return (whole - flops_per_token(replace(arch, vocabulary_size=0), context)) / whole
 
 
 def test_undoing_merges_is_encoding_with_fewer(trained: Tokenizer) -> None:

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from groundup.recipe.tokenizer import SPECIAL_AND_BYTES
 from groundup.run import UserError
 from groundup.tokenizer import ShardWriter, Tokenizer, TokenShards, dtype_for, train_bpe
-from groundup.tokenizer.bpe import LONGEST_SPACE, assemble
+from groundup.tokenizer.bpe import ALPHABET, LONGEST_SPACE, assemble
 from groundup.tokenizer.patterns import SPLIT_PATTERNS, pattern_of, split_words
 from groundup.tokenizer.reference import count_words, learn
 from groundup.tokenizer.special import special_tokens
@@ -53,6 +54,10 @@ def test_the_order_of_texts_does_not_matter() -> None:
     assert train_bpe(SOURCES, 700).to_str() == train_bpe(iter(shuffled), 700).to_str()
 
 
+def test_the_recipe_knows_how_much_room_is_taken() -> None:
+    assert len(special_tokens(0)) + ALPHABET == SPECIAL_AND_BYTES
+
+
 def test_bytes_come_by_value_behind_the_special_tokens() -> None:
     tokenizer = learned(["abab"], 300, reserved=3)
     specials = special_tokens(3)
@@ -61,7 +66,7 @@ def test_bytes_come_by_value_behind_the_special_tokens() -> None:
 
 
 def test_endless_words() -> None:
-    """White space is learned from in part (the trainer's regex engine overflows its stack at some millions of it)."""
+    """White space is learned from in part (the trainer's regex engine overflows its stack at a million of it)."""
     tokenizer = learned([" " * 3_000_000 + "x", "a" * 100_000, "=-" * 30_000], 310)
     tokens = [tokenizer.token(number) for number in range(272, tokenizer.vocabulary_size)]
     assert 100 < max(len(token) for token in tokens if not token.strip()) <= LONGEST_SPACE

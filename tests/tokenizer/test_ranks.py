@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from groundup.run import UserError
 from groundup.tokenizer import Tokenizer, train_bpe
 from groundup.tokenizer.adopt import adopt
-from groundup.tokenizer.extend import read_tokenizer
 from groundup.tokenizer.patterns import SPLIT_PATTERNS
 from groundup.tokenizer.ranks import KNOWN, KnownRanks, merges_of
+from groundup.tokenizer.tokenizer import read_tokenizer
 
 TEXT = ["the cat sat on the mat, the cat ran; 2024 we'll see\n\n  été Ωμέγα 世界 😀"] * 3
 MERGES = Tokenizer(train_bpe(TEXT, 300).to_str()).merges()

@@ -73,11 +73,6 @@ class Words:
         return self.source.lengths(self.text_starts, self.text_ends)
 
     @cached_property
-    def lower_hashes(self) -> np.ndarray:
-        """uint64 [w]: hashes of the words in lower case."""
-        return hash_spans(self.source.lower, self.starts, self.ends)
-
-    @cached_property
     def _holds(self) -> tuple[np.ndarray, np.ndarray]:
         """bool [w] twice: has a letter; has a letter, digit or mark."""
         alphabetic, written = ALPHABETIC[self.first_kinds], IN_WORD[self.first_kinds]

@@ -14,11 +14,12 @@ from typing import Any, NamedTuple
 
 from groundup.run import UserError
 from groundup.tokenizer.alphabet import byte_of_character, character_of_byte
-from groundup.tokenizer.extend import extend, overlap, read_tokenizer
+from groundup.tokenizer.extend import extend, overlap
 from groundup.tokenizer.foreign import FLAGS, Vocabulary, check_ids, load_json, read_json_vocabulary, read_text_file
 from groundup.tokenizer.patterns import pattern_of
 from groundup.tokenizer.ranks import KNOWN, KnownRanks, merges_of, read_ranks
 from groundup.tokenizer.special import special_tokens
+from groundup.tokenizer.tokenizer import read_tokenizer
 
 PAIRS_OF_FILES = (("encoder.json", "vocab.bpe"), ("vocab.json", "merges.txt"))
 _BRACKETED = re.compile(r"<.+>|\[.+\]")

@@ -77,14 +77,6 @@ def token_curve(
     return Curve(sizes.astype(np.int64), np.array(length[::-1], np.int64), _in_order(merges))
 
 
-def head_share(arch: Architecture, context: int) -> float:
-    """The output head's part of all training FLOPs, from 0 to 1; see `flops_per_token`."""
-    from groundup.model import flops_per_token
-
-    whole = flops_per_token(arch, context)
-    return (whole - flops_per_token(replace(arch, vocabulary_size=0), context)) / whole
-
-
 def advise(
     tokenizer: Tokenizer,
     counts: NDArray[np.integer[Any]],

@@ -64,11 +64,14 @@ def build_tokenizer(
         raise UserError("the corpus has no document to train on", where=str(corpus_dir), mend="see its funnel.json")
     folder = work / fingerprint([identity, section.model_dump(mode="json")])[:16]
     folder.mkdir(parents=True, exist_ok=True)
-    vocabulary = _vocabulary(section, Path(corpus_dir), folder, tallies["train"]["bytes"])
-    tokenizer = Tokenizer.load(folder)
+    tokenizer, vocabulary = _vocabulary(section, Path(corpus_dir), folder, tallies["train"]["bytes"])
     tokenizer.save(out)
-    write_json(out / "pieces.json", vocabulary.pop("pieces"))
-    metrics: dict[str, Any] = {"vocabulary_size": tokenizer.vocabulary_size, "engine": tokenizer.engine, **vocabulary}
+    write_json(out / "pieces.json", vocabulary["pieces"])
+    metrics: dict[str, Any] = {
+        "vocabulary_size": tokenizer.vocabulary_size,
+        "engine": tokenizer.engine,
+        "sample_bytes": vocabulary["sample_bytes"],
+    }
     for split, tally in tallies.items():
         neutral = split == "validation"
         sources = [
@@ -83,12 +86,11 @@ def build_tokenizer(
     return metrics
 
 
-def _vocabulary(section: TokenizerSection, corpus: Path, folder: Path, total: int) -> dict[str, Any]:
-    """Make folder/tokenizer.json, unless it is there; {"sample_bytes", "pieces"}."""
+def _vocabulary(section: TokenizerSection, corpus: Path, folder: Path, total: int) -> tuple[Tokenizer, dict[str, Any]]:
+    """Make folder/tokenizer.json, unless it is there; it, and {"sample_bytes", "pieces"}."""
     record = folder / "vocabulary.json"
     if record.exists():
-        known: dict[str, Any] = read_json(record)
-        return known
+        return Tokenizer.load(folder), read_json(record)
     pieces: dict[int, list[int]] = {}
     size = 0
     if section.adopt is not None:
@@ -114,8 +116,9 @@ def _vocabulary(section: TokenizerSection, corpus: Path, folder: Path, total: in
             f"no pair occurs {section.min_frequency} times any more"
         )
     tokenizer.save(folder)
-    write_json(record, {"sample_bytes": size, "pieces": {str(number): ids for number, ids in pieces.items()}})
-    return dict(read_json(record))
+    made = {"sample_bytes": size, "pieces": {str(number): ids for number, ids in pieces.items()}}
+    write_json(record, made)
+    return tokenizer, made
 
 
 def _learn(say: Callable[[float], None], section: TokenizerSection, corpus: str, total: int) -> tuple[str, int]:

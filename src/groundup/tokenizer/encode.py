@@ -37,12 +37,21 @@ def text_groups(corpus: Path, split: str) -> list[tuple[str, int, int]]:
     """(file, row group, bytes of text) of a split, in the corpus's order. Raises UserError for a file that is none."""
     groups = []
     for path in sorted((corpus / "documents").glob(f"{split}-*.parquet")):
-        with _open(path) as file:
+        with open_table(path) as file:
             meta = file.metadata
         column = meta.schema.to_arrow_schema().names.index("text")
         for group in range(meta.num_row_groups):
             groups.append((path.name, group, meta.row_group(group).column(column).total_uncompressed_size))
     return groups
+
+
+def count_documents(corpus: Path, split: str) -> int:
+    """Documents of a split, from the files' footers."""
+    total = 0
+    for path in sorted((corpus / "documents").glob(f"{split}-*.parquet")):
+        with open_table(path) as file:
+            total += file.metadata.num_rows
+    return total
 
 
 def make_tasks(corpus: Path, split: str, folder: Path, sources: Sequence[str]) -> list[Task]:
@@ -102,7 +111,7 @@ def encode_unit(task: Task) -> Task:
                 ids, lengths = encode_rows(tokenizer, rows)
                 writer.add_many(ids, lengths, [number[row.mixture] for row in rows])
                 counts += np.bincount(ids, minlength=len(counts)).astype(np.uint64)
-                size += sum(_size(row.text) for row in rows)
+                size += sum(text_size(row.text) for row in rows)
                 documents += len(rows)
         write_bytes(directory / "counts.bin", counts.astype("<u8").tobytes())
         record = {"documents": documents, "bytes": size, "tokens": int(counts.sum())}
@@ -128,7 +137,8 @@ def _tokenizer(folder: str) -> Tokenizer:
     return Tokenizer.load(Path(folder))
 
 
-def _open(path: Path) -> pq.ParquetFile:
+def open_table(path: Path) -> pq.ParquetFile:
+    """A file of the corpus. Raises UserError where it is no Parquet file."""
     try:
         return pq.ParquetFile(path)
     except (OSError, ValueError) as error:
@@ -138,12 +148,12 @@ def _open(path: Path) -> pq.ParquetFile:
 def document_batches(corpus: Path, split: str, columns: Sequence[str]) -> Iterator[list[Any]]:
     """The named columns of a split as Arrow arrays, batch after batch, in order."""
     for path in sorted((corpus / "documents").glob(f"{split}-*.parquet")):
-        with _open(path) as file:
-            for batch in _batches(file, range(file.num_row_groups), columns):
+        with open_table(path) as file:
+            for batch in row_batches(file, range(file.num_row_groups), columns):
                 yield [batch.column(name) for name in columns]
 
 
-def _batches(file: pq.ParquetFile, groups: Iterable[int], columns: Sequence[str]) -> Iterator[Any]:
+def row_batches(file: pq.ParquetFile, groups: Iterable[int], columns: Sequence[str]) -> Iterator[Any]:
     """Record batches of row groups, of so few rows that their texts are no more than some megabytes."""
     column = file.schema_arrow.names.index("text")
     for group in groups:
@@ -157,13 +167,14 @@ def _read(corpus: Path, groups: Sequence[tuple[str, int]]) -> Iterator[list[Row]
     """Documents of row groups, in lists."""
     names = list(dict.fromkeys(name for name, _ in groups))
     for name in names:
-        with _open(corpus / "documents" / name) as file:
+        with open_table(corpus / "documents" / name) as file:
             columns = [column for column in COLUMNS if column in file.schema_arrow.names]
             chosen = [group for each, group in groups if each == name]
-            for batch in _batches(file, chosen, columns):
+            for batch in row_batches(file, chosen, columns):
                 values = [batch.column(column).to_pylist() for column in columns]
                 yield [Row(*row) for row in zip(*values, strict=True)]
 
 
-def _size(text: str) -> int:
+def text_size(text: str) -> int:
+    """Bytes of a text in UTF-8."""
     return len(text) if text.isascii() else len(text.encode("utf-8"))

@@ -24,8 +24,6 @@ _PROBES = (
     "def f(x):\n    return {'a': [1, 2]}  # -> !!! ... ---\n\n\tif a != b && c:\n",
     "🧑‍🚀🇩🇪👍🏽 \x00\x01\x7f\x85 <|endoftext|> <|user|> ÀÉÎõü ǅ ʰ",
 )
-
-
 RENEWED = 2**26  # characters after which the engine begins anew
 
 

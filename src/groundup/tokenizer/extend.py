@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-import tokenizers
 from tokenizers import AddedToken
 
 from groundup.run import UserError
 from groundup.tokenizer.alphabet import byte_of_character
+from groundup.tokenizer.tokenizer import read_tokenizer
 
 
 def extend(
@@ -77,16 +77,6 @@ def overlap(texts: Iterable[str], specials: Sequence[str]) -> tuple[str, str] | 
     disagree about which of the two they see first.
     """
     return next(((text, name) for text in texts for name in specials if text in name or name in text), None)
-
-
-def read_tokenizer(json_text: str, where: str | None = None) -> tokenizers.Tokenizer:
-    """The library's tokenizer, to which special tokens spelled in a text are text. Raises UserError."""
-    try:
-        tokenizer = tokenizers.Tokenizer.from_str(json_text)
-    except Exception as error:  # noqa: BLE001 - what the library raises for any fault
-        raise UserError(f"not a tokenizer.json: {error}", where=where) from error
-    tokenizer.encode_special_tokens = True
-    return tokenizer
 
 
 def _check_spelling(token: str, where: str) -> None:

@@ -15,19 +15,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from groundup.recipe import Recipe, load_recipe
 from groundup.run import GroundupError, UserError, progress
-from groundup.tokenizer.encode import text_groups
+from groundup.tokenizer.encode import count_documents, open_table, row_batches, text_groups
 from groundup.tokenizer.shards import TokenShards
 from groundup.tokenizer.tokenizer import Tokenizer
 
 SPLITS = ("validation", "train")
 SAMPLE_BYTES = 64 * 2**20  # text of a split that is encoded again at most, about
 GROUPS = 64  # row groups that a sample is drawn from at least
-BATCH = 512  # documents
 UNDER_TRAINED = 100  # occurrences
 LISTED, TOP, POINTS = 50, 20, 60
 BLOCK = 2**20  # ids counted at a time
@@ -115,8 +113,7 @@ def fertility(
                 tallies[key] = tallies.get(key, 0) + rows[places].sum(axis=0)
             bar.advance(float(rows[:, 1].sum()))
     whole = tallies.get(("all", ""), np.zeros(7, np.int64))
-    paths = [corpus / "documents" / name for name in {name for name, _, _ in groups}]
-    total = sum(pq.read_metadata(path).num_rows for path in paths)
+    total = count_documents(corpus, split)
 
     def named(kind: str) -> dict[str, Any]:
         found = sorted((-row[1], name) for (each, name), row in tallies.items() if each == kind)
@@ -295,13 +292,12 @@ def _sample(corpus: Path, groups: list[tuple[str, int, int]], size: int, limit: 
         share = limit / max(1, sum(each for _, _, each in groups))
     columns = ["id", "text", "mixture", "language"]
     for name, part in groupby(groups, key=lambda group: group[0]):
-        with pq.ParquetFile(corpus / "documents" / name) as file:
-            for _, group, _ in part:  # one by one, so that a batch of long documents is no larger than a group
-                for batch in file.iter_batches(BATCH, row_groups=[group], columns=columns):
-                    rows = zip(*(batch.column(column).to_pylist() for column in columns), strict=True)
-                    kept = [_Document(*row) for key, *row in rows if zlib.crc32(key.encode()) < share * 2**32]
-                    if kept:
-                        yield kept
+        with open_table(corpus / "documents" / name) as file:
+            for batch in row_batches(file, [group for _, group, _ in part], columns):
+                rows = zip(*(batch.column(column).to_pylist() for column in columns), strict=True)
+                kept = [_Document(*row) for key, *row in rows if zlib.crc32(key.encode()) < share * 2**32]
+                if kept:
+                    yield kept
 
 
 def _sizes(text: str) -> tuple[int, int, int, int, int]:

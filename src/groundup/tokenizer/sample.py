@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
 
-from groundup.tokenizer.encode import document_batches
+from groundup.tokenizer.encode import count_documents, document_batches, text_size
 
 TOLD = 2**20  # bytes of text between two words about how far reading is
 SPARE = 64  # documents looked at beyond those that a fair share is likely to hold
@@ -44,7 +45,7 @@ class Sample:
             )
             for place in taken:
                 text = texts[place].as_py()
-                size = len(text) if text.isascii() else len(text.encode())
+                size = text_size(text)
                 if size > self.limit:
                     text, size = text.encode()[: self.limit].decode("utf-8", "ignore"), self.limit
                 read += size
@@ -56,7 +57,7 @@ class Sample:
     def _draw(self, share: float) -> tuple[int, int]:
         """The bytes of the documents that fit, and the greatest key among them."""
         keys, sizes = [np.zeros(0, np.uint64)], [np.zeros(0, np.int64)]
-        documents = sum(len(texts) for _, texts in document_batches(self.corpus, "train", ["id", "text"]))
+        documents = count_documents(self.corpus, "train")
         bound = min(1.0, 2 * share + SPARE / documents) * 2.0**48
         for identities, texts in document_batches(self.corpus, "train", ["id", "text"]):
             found = _keys(identities)
@@ -70,8 +71,8 @@ class Sample:
         return min(int(ends[count - 1]), self.limit), int(key[order[count - 1]])
 
 
-def _keys(identities: object) -> np.ndarray:
-    """The second half of digests, 48 bits of it: uint64 [documents]."""
-    digests = bytes.fromhex("".join(identities.to_pylist()))  # type: ignore[attr-defined]
+def _keys(identities: Any) -> np.ndarray:
+    """The second half of digests (an Arrow array), 48 bits of it: uint64 [documents]."""
+    digests = bytes.fromhex("".join(identities.to_pylist()))
     words = np.frombuffer(digests, ">u8").reshape(-1, 2)[:, 1]
     return (words >> np.uint64(16)).astype(np.uint64)

@@ -2,7 +2,6 @@
 
 import hashlib
 import json as json_format
-import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Self
@@ -16,8 +15,6 @@ from groundup.tokenizer.alphabet import byte_of_character
 from groundup.tokenizer.engine import fast_engine
 from groundup.tokenizer.special import ASSISTANT, END, ENDOFTEXT, NAMED, PAD, SYSTEM, TOOL, USER
 
-_SURROGATES = re.compile("[\ud800-\udfff]")
-
 Ids = NDArray[np.uint32]
 
 
@@ -30,11 +27,7 @@ class Tokenizer:
 
     def __init__(self, json: str) -> None:
         """From the content of a tokenizer.json. Raises UserError where it is none, or lacks a special."""
-        try:
-            self._tokenizer = tokenizers.Tokenizer.from_str(json)
-        except Exception as error:  # noqa: BLE001 - what the library raises for any fault
-            raise UserError(f"not a tokenizer.json: {error}") from error
-        self._tokenizer.encode_special_tokens = True  # a special token spelled in a text is text
+        self._tokenizer = read_tokenizer(json)
         missing = [token for token in NAMED if self._tokenizer.token_to_id(token) is None]
         if missing:
             raise UserError(
@@ -79,7 +72,7 @@ class Tokenizer:
         try:
             return self._fast.encode(text)
         except TypeError:
-            return self._fast.encode(_mended(text))
+            return self._fast.encode(mended(text))
 
     def encode_arrays(self, texts: Sequence[str]) -> list[Ids]:
         """The ids of many texts as arrays, in their order, on this thread alone."""
@@ -94,16 +87,16 @@ class Tokenizer:
         try:
             return self._fast.encode_batch(list(texts))
         except TypeError:
-            return self._fast.encode_batch([_mended(text) for text in texts])
+            return self._fast.encode_batch([mended(text) for text in texts])
 
     def differs(self, text: str) -> bool:
         """Whether the fast engine and `tokenizers` give different ids: a fault of the engine, which must not be."""
-        text = _mended(text)
+        text = mended(text)
         return self.encode(text) != self._encode_exactly([text])[0]
 
     def _encode_exactly(self, texts: Sequence[str]) -> list[list[int]]:
-        mended = [_mended(text) for text in texts]
-        return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(mended, add_special_tokens=False)]
+        sound = [mended(text) for text in texts]
+        return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(sound, add_special_tokens=False)]
 
     def decode(self, ids: Iterable[int], *, special: bool = False) -> str:
         """The text of ids; bytes that are no UTF-8 become U+FFFD. `special` spells special tokens out."""
@@ -167,8 +160,22 @@ class Tokenizer:
         return contents
 
 
-def _mended(text: str) -> str:
-    """The text with surrogate pairs joined and lone ones replaced."""
-    if not _SURROGATES.search(text):
+def read_tokenizer(json: str, where: str | None = None) -> tokenizers.Tokenizer:
+    """The library's tokenizer, to which special tokens spelled in a text are text. Raises UserError."""
+    try:
+        tokenizer = tokenizers.Tokenizer.from_str(json)
+    except Exception as error:  # noqa: BLE001 - the library raises bare Exceptions for any fault
+        raise UserError(f"not a tokenizer.json: {error}", where=where) from error
+    tokenizer.encode_special_tokens = True
+    return tokenizer
+
+
+def mended(text: str) -> str:
+    """The text with surrogate pairs joined, and lone ones, which no UTF-8 text can hold, replaced by U+FFFD."""
+    if text.isascii():
         return text
-    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text
