@@ -14,8 +14,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from groundup.corpus import extract as module
+from groundup.corpus.complexity import is_too_complex
 from groundup.corpus.documents import Raw, Refused
-from groundup.corpus.extract import decode_page, extract, fast_text, is_too_complex, thorough_text
+from groundup.corpus.extract import decode_page, extract, fast_text, thorough_text
 
 Extractor = Literal["auto", "resiliparse", "trafilatura"]
 SENTENCE = "This is a sentence of the main text, with commas, and as many words as a paragraph needs. "

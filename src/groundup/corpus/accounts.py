@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-import pyarrow as pa
 
+from groundup.corpus.columns import as_numpy, numbers
 from groundup.corpus.documents import Batch, Outcome
 from groundup.corpus.funnel import SourceFunnel
 from groundup.corpus.sizes import measure
@@ -28,13 +28,13 @@ def refuse(batch: Batch, outcome: Outcome, step: str, rules: tuple[str, ...], fu
         )
     if outcome.texts is not None and outcome.texts is not batch.texts:
         sizes, words = measure(outcome.texts)
-        batch = batch.with_columns(text=outcome.texts, bytes=pa.array(sizes), words=pa.array(words))
+        batch = batch.with_columns(text=outcome.texts, bytes=numbers(sizes), words=numbers(words))
     return batch.take(outcome.failed < 0) if len(failed) else batch
 
 
 def without(batch: Batch, losers: np.ndarray, step: str, rule: str, funnel: SourceFunnel) -> Batch:
     """The batch less the documents whose `row` is among `losers`; both what goes and what stays are counted."""
-    lost = np.isin(batch.columns["row"].to_numpy().astype(np.int64), losers, assume_unique=True)
+    lost = np.isin(as_numpy(batch.columns["row"]).astype(np.int64), losers, assume_unique=True)
     outcome = Outcome(np.where(lost, 0, -1).astype(np.int16), np.full(len(batch), np.nan))
     batch = refuse(batch, outcome, step, (rule,), funnel)
     count(batch, step, funnel)
@@ -43,5 +43,5 @@ def without(batch: Batch, losers: np.ndarray, step: str, rule: str, funnel: Sour
 
 def count(batch: Batch, step: str, funnel: SourceFunnel) -> None:
     """All documents of the batch have passed `step`."""
-    size, words = (int(batch.columns[name].to_numpy().sum()) for name in ("bytes", "words"))
+    size, words = (int(as_numpy(batch.columns[name]).sum()) for name in ("bytes", "words"))
     funnel.count(step, len(batch), size, words)

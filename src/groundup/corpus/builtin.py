@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from groundup import storyworld
 from groundup.corpus.documents import Raw, Refused
-from groundup.corpus.python_docs import read_python_docs
 
 BUILTIN = "builtin:"
 BUILTINS = tuple(BUILTIN + name for name in ("storyworld", "storyworld-chats", "python-docs"))
@@ -22,6 +20,9 @@ def read_builtin(name: str, documents: int | None, seed: int) -> Iterator[Raw | 
         documents: how many the simulator writes; python-docs has as many as it has.
         seed: of the simulator.
     """
+    from groundup import storyworld  # here, since each worker that reads files would wait for it
+    from groundup.corpus.python_docs import read_python_docs
+
     count = documents or STORYWORLD_DOCUMENTS
     if name == BUILTIN + "storyworld":
         for number, text in enumerate(storyworld.documents(seed, count), start=1):

@@ -23,12 +23,13 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-import pyarrow as pa
 
 from groundup.corpus import listing
+from groundup.corpus.columns import as_numpy, numbers
 from groundup.corpus.documents import Batch, Outcome, Part, Raw, ReaderOptions
 from groundup.corpus.extract import extract
 from groundup.corpus.readers import format_of, read_part
+from groundup.corpus.sizes import as_texts
 from groundup.corpus.store import read_documents
 from groundup.corpus.text import normalise
 from groundup.corpus.words import find_words
@@ -112,12 +113,12 @@ class ClassifierFilter:
 
     def with_quality(self, batch: Batch) -> Batch:
         """The batch with a column `quality`, float64: the probability of each document."""
-        return batch.with_columns(quality=pa.array(self.classifier.scores(batch.words)))
+        return batch.with_columns(quality=numbers(self.classifier.scores(batch.words)))
 
     def __call__(self, batch: Batch) -> Outcome:
         if "quality" not in batch.columns:
             batch = self.with_quality(batch)
-        quality = np.asarray(batch.columns["quality"], np.float64)
+        quality = as_numpy(batch.columns["quality"]).astype(np.float64)
         refused = quality < self.section.threshold
         return Outcome(np.where(refused, 0, -1).astype(np.int16), np.where(refused, quality, np.nan))
 
@@ -219,7 +220,7 @@ def _hash_examples(texts: Iterable[str], side: str) -> list[np.ndarray]:
     examples: list[np.ndarray] = []
     texts = iter(texts)
     while batch := list(islice(texts, _AT_ONCE)):
-        words = find_words(pa.array(batch, pa.large_string()))
+        words = find_words(as_texts(batch))
         hashes, offsets = _heads(words.hashes, words.offsets, READ_WORDS)
         examples += np.split(hashes, offsets[1:-1])
     if len(examples) < _LEAST:

@@ -12,8 +12,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from groundup.corpus.columns import flags
 from groundup.corpus.dedup.groups import firsts
 from groundup.corpus.documents import Outcome
+from groundup.corpus.sizes import as_texts
 from groundup.corpus.targets import Hits, Targets
 
 __all__ = ["Contamination", "Targets", "decontaminate"]
@@ -45,8 +47,8 @@ def decontaminate(texts: pa.LargeStringArray, targets: Targets, remove: Remove) 
         return Outcome(failed, value), hits
     mask = np.zeros(len(plain), bool)
     mask[list(edited)] = True
-    changed = pa.array(list(edited.values()), pa.large_string())
-    return Outcome(failed, value, pc.replace_with_mask(texts, pa.array(mask), changed)), hits
+    changed = as_texts(list(edited.values()))
+    return Outcome(failed, value, pc.replace_with_mask(texts, flags(mask), changed)), hits
 
 
 def without_spans(text: str, spans: Sequence[tuple[int, int]]) -> str:

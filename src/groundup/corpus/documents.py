@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
+from groundup.corpus.columns import flags, numbers
+
 if TYPE_CHECKING:
     from groundup.corpus.lines import Lines
     from groundup.corpus.words import Words
@@ -115,7 +117,7 @@ class Batch:
         """The documents at which the boolean array `keep` [n] is true, in their order."""
         if keep.all():
             return self
-        mask = pa.array(keep)
+        mask = flags(keep)
         taken = Batch({name: column.filter(mask) for name, column in self.columns.items()})
         if "words" in self.__dict__:
             taken.__dict__["words"] = self.words.take(keep)
@@ -123,7 +125,7 @@ class Batch:
 
     def take_rows(self, rows: Sequence[int]) -> Batch:
         """The documents of the given numbers."""
-        indices = pa.array(rows, pa.int64())
+        indices = numbers(rows, np.int64)
         return Batch({name: column.take(indices) for name, column in self.columns.items()})
 
 

@@ -2,9 +2,8 @@
 
 Two extractors are used. Resiliparse (Bevendorff et al. 2018, "Elastic ChatNoir") is fast; trafilatura (Barbaresi 2021,
 "Trafilatura: A Web Scraping Library and Command-Line Tool for Text Discovery and Extraction") finds the main text
-better and takes some seven times as long. Both leave out menus, comments and forms. A page can cost more time than its
-size lets expect (thousands of nested or unclosed tags, one tag with ten thousand attributes), so what a page may hold
-is bounded by the constants below; a page beyond them is refused.
+better and takes some seven times as long. Both leave out menus, comments and forms. What a page may hold is bounded
+(here and in `complexity`); a page beyond that is refused.
 """
 
 from __future__ import annotations
@@ -13,24 +12,17 @@ import logging
 import re
 from collections.abc import Iterable, Iterator
 from functools import cache
-from itertools import islice
 from typing import Any, Literal
 
-import numpy as np
 from resiliparse.extract.html2text import extract_plain_text
 from resiliparse.parse.encoding import detect_mime
 
+from groundup.corpus.complexity import is_too_complex
 from groundup.corpus.documents import Raw, Refused
 from groundup.corpus.text import Decoded, codec_of, decode, is_wide
 
 LARGEST_PAGE = 32 * 2**20  # bytes; crawls cut pages at 1 to 5 MiB
 LARGEST_FOR_TRAFILATURA = 4 * 2**20  # characters; each million costs it half a second and 30 MB
-MOST_TAGS = 1_000_000
-DEEPEST = 4_000  # elements open at once; the time is as the square of the depth, here a quarter of a second
-MOST_REOPENED = 1_000_000  # unclosed formatting × tags: each is opened again in every block, of 400 bytes each
-LONGEST_TAG = 2**16  # bytes up to ">" …
-MOST_ATTRIBUTES = 5_000  # … in which so many attributes may stand: each is compared with each
-_SUSPECT_TAGS, _SUSPECT_UNCLOSED = 20_000, 1_000  # pages with no more are not read tag by tag
 
 _HALF = 0.5  # trafilatura has missed the main text where it finds less than this share of what Resiliparse does
 # Lines that are links for the most part are a menu from so many links of so few characters on average.
@@ -47,26 +39,14 @@ _MARKUP = re.compile(
 _OTHER_XML = re.compile(r"\s*(?:<[?!][^>]*>\s*)*<(?:rss|feed|urlset|sitemapindex|rdf:RDF|svg|opml)[\s>]", re.I)
 _BINARY = ("image/", "audio/", "video/", "application/pdf", "application/zip", "application/gzip")
 
-
-def _numbers(names: str) -> list[int]:
-    """Names of elements as numbers, of eight letters each; what is no element ("<!--", "< ") has the number 0."""
-    return [int.from_bytes(name.encode()[:8], "little") for name in names.split()]
-
-
-_NEVER_NESTED = _numbers(
-    "area base br col embed hr img input link meta param source track wbr a p li dt dd tr td th thead tbody tfoot "
-    "option optgroup html head body path rect circle line polygon polyline ellipse use stop"
-) + [0]
-_FORMATTING = _numbers("b big code em font i nobr s small strike strong tt u")
-
 _PLAIN_PAGE = 50  # a page with fewer <div> is a plain one; those of newspapers have a hundred and more
-_DIVISION = re.compile("<div")
 _ADDRESS = re.compile(r"<a [^>]*>")
 _LINK = re.compile(r"<a>([^<]*)")
 _ELEMENT = re.compile(r"</?(?:a|p|h[1-6]|[uo]l|li|pre|br)\b[^>\n]*>")
 _PROGRAM = re.compile(r"(<pre>.*?</pre>)", re.S)
-_BLANK_LINES = re.compile(r"\n(?:[^\S\n]*\n){2,}")
 _LIST = re.compile(r"</?[uo]l>")
+_ENTITIES = {"&lt;": "<", "&gt;": ">", "&quot;": '"', "&amp;": "&"}
+_ENTITY = re.compile("|".join(_ENTITIES))
 Line = tuple[str, str]  # of minimal HTML, and the same without its elements
 _BREAK = "\v"  # a line break that shows, among white space that does not
 
@@ -123,81 +103,13 @@ def decode_page(data: bytes, declared: str | None) -> Decoded:
     return decode(data, declared)
 
 
-def is_too_complex(data: bytes) -> bool:
-    """True for a page that would cost a parser far more time or memory than its size lets expect.
-
-    All tags are counted; only where they are many, or many more open than close, are they read one by one.
-    """
-    characters = np.frombuffer(data, np.uint8)
-    begins = characters[:-1] == ord("<")
-    tags = np.count_nonzero(begins)
-    if tags > MOST_TAGS:
-        return True
-    unclosed = tags  # at most; fewer where some close
-    if tags > _SUSPECT_UNCLOSED:
-        unclosed -= 2 * np.count_nonzero(begins & (characters[1:] == ord("/")))
-    many = tags > _SUSPECT_TAGS or unclosed > _SUSPECT_UNCLOSED
-    if not many and not _has_gap(data):
-        return False
-    opened = np.flatnonzero(begins)
-    closing = characters[opened + 1] == ord("/")
-    if many and _is_nested(np.frombuffer(data + bytes(16), np.uint8), opened, closing):
-        return True
-    for start in opened[np.diff(opened, append=len(data)) > LONGEST_TAG].tolist():
-        end = data.find(b">", start)
-        tag = data[start : end if end >= 0 else len(data)]
-        if len(tag) > LONGEST_TAG and tag[1:2].isalpha() and len(tag.split()) > MOST_ATTRIBUTES:
-            return True
-    return False
-
-
-def _has_gap(data: bytes) -> bool:
-    """Whether `LONGEST_TAG` bytes may stand between one "<" and the next; False is certain."""
-    place = 0
-    while place + LONGEST_TAG < len(data):
-        following = data.rfind(b"<", place + 1, place + LONGEST_TAG)
-        if following < 0:
-            return True
-        place = following
-    return False
-
-
-def _is_nested(characters: np.ndarray, opened: np.ndarray, closing: np.ndarray) -> bool:
-    """Whether more elements than `DEEPEST` are open at once, or formatting runs on through too many tags.
-
-    Args:
-        characters: uint8 [n + 16], the page and zeros.
-        opened: int64 [t], where each "<" stands; closing: bool [t], whether "/" follows it.
-    """
-    starts = opened + 1 + closing
-    letters = np.lib.stride_tricks.sliding_window_view(characters, 8)[starts]
-    small = letters | 0x20
-    in_name = (small >= ord("a")) & (small <= ord("z")) | (letters >= ord("0")) & (letters <= ord("9"))
-    in_name = np.logical_and.accumulate(in_name, axis=1)
-    names = np.where(in_name, small, 0).view("<u8").ravel()  # the first eight letters, in lower case
-    nested = ~np.isin(names, _NEVER_NESTED)
-    reopened = 0
-    # Of formatting without attributes a parser opens only three of a kind again.
-    has_attributes = np.isin(characters[starts + in_name.sum(axis=1)], list(b" \t\n\f\r/"))
-    for name in _FORMATTING:
-        found = (names == name) & (closing | has_attributes)
-        reopened += _most_open(closing[found])
-    return _most_open(closing[nested]) > DEEPEST or reopened * len(opened) > MOST_REOPENED
-
-
-def _most_open(closing: np.ndarray) -> int:
-    """The greatest number of elements open at once, of tags that open or close one; bool [t]."""
-    level = np.cumsum(np.where(closing, -1, 1))
-    return int((level - np.minimum.accumulate(np.minimum(level, 0))).max(initial=0))
-
-
 def fast_text(page: str) -> str:
     """Resiliparse's main text, less the menus that it leaves in; "" where there is none.
 
     It takes a list close beneath the page's body for a menu. That holds for pages of a site's machinery; in a plain
     page the text itself stands there, so it is moved three elements down.
     """
-    if sum(1 for _ in islice(_DIVISION.finditer(page), _PLAIN_PAGE)) < _PLAIN_PAGE:
+    if _is_plain(page):
         page = _moved_down(page)
     markup = extract_plain_text(
         page,
@@ -218,12 +130,18 @@ def fast_text(page: str) -> str:
             parts.append(plain.strip("\n"))
         else:
             lines = zip(part.split("\n"), plain.split("\n"), strict=True)
-            laid_out = "\n".join(_lay_out(_without_menus(lines), lists))
-            parts.append(_BLANK_LINES.sub("\n\n", laid_out).strip())
+            parts.append("\n".join(_lay_out(_without_menus(lines), lists)).strip())
     text = "\n\n".join(part for part in parts if part)
-    for entity, character in (("&lt;", "<"), ("&gt;", ">"), ("&quot;", '"'), ("&amp;", "&")):
-        text = text.replace(entity, character)
-    return text
+    return _ENTITY.sub(lambda found: _ENTITIES[found[0]], text)
+
+
+def _is_plain(page: str) -> bool:
+    place = -1
+    for _ in range(_PLAIN_PAGE):
+        place = page.find("<div", place + 1)
+        if place < 0:
+            return True
+    return False
 
 
 def _moved_down(page: str) -> str:
@@ -236,62 +154,71 @@ def _moved_down(page: str) -> str:
     return page
 
 
-def _without_menus(lines: Iterable[Line]) -> Iterator[Line]:
+def _without_menus(lines: Iterable[Line]) -> list[Line]:
     """The lines, less runs of those that hold short links and hardly anything else."""
-    doubtful: list[Line] = []
-    links = characters = 0
+    kept: list[Line] = []
+    begin = links = characters = 0  # of the run that the last lines may be
     for line in lines:
         markup, text = line
         linked = "<a>" in markup
         if linked or (links and text):
             text = text.strip()
-            found = [link.strip() for link in _LINK.findall(markup)] if linked and "<h" not in markup else []
-            if found and sum(map(len, found)) > _MENU_SHARE * len(text):
+            found = _LINK.findall(markup) if linked and "<h" not in markup else []
+            if sum([len(link.strip()) for link in found]) > _MENU_SHARE * len(text):
+                begin = begin if links else len(kept)
                 links += len(found)
                 characters += len(text)
             elif text:
-                yield from _judged(doubtful, links, characters)
-                doubtful, links, characters = [], 0, 0
-        if links:
-            doubtful.append(line)
-        else:
-            yield line
-    yield from _judged(doubtful, links, characters)
+                _judge(kept, begin, links, characters)
+                links = characters = 0
+        kept.append(line)
+    _judge(kept, begin, links, characters)
+    return kept
 
 
-def _judged(lines: list[Line], links: int, characters: int) -> Iterator[Line]:
-    """The lines, or of a menu only where lists begin and end."""
-    is_menu = links >= _MENU_LINKS and characters <= links * _MENU_CHARACTERS
-    return (("".join(_LIST.findall(markup)), "") for markup, _ in lines) if is_menu else iter(lines)
+def _judge(lines: list[Line], begin: int, links: int, characters: int) -> None:
+    """Of the lines from `begin` on leave only where lists begin and end, if they are a menu; in place."""
+    if links >= _MENU_LINKS and characters <= links * _MENU_CHARACTERS:
+        lines[begin:] = [("".join(_LIST.findall(markup)), "") for markup, _ in lines[begin:]]
 
 
-def _lay_out(lines: Iterator[Line], lists: list[int]) -> Iterator[str]:
-    """Lines as plain text, with marks before the items of lists.
+def _lay_out(lines: list[Line], lists: list[int]) -> list[str]:
+    """Lines as plain text, with marks before the items of lists, and one blank line for several.
 
     Args:
         lists: of each open list the number of its last item, or −1 where items have none; changed in place.
     """
+    laid_out = [""]
     mark = ""
     for markup, text in lines:
         breaks = 0
         if markup != text:
-            for tag in _LIST.findall(markup) if "l>" in markup else ():
-                if tag.startswith("</"):
-                    del lists[-1:]
-                else:
-                    lists.append(0 if tag == "<ol>" else -1)
+            if "l>" in markup:
+                _open_lists(markup, lists)
             if "<li>" in markup:
                 mark = _next_mark(lists)
             breaks = markup.count("<br>")
-        if text:
-            text = "" if text.isspace() else text.strip(" ")
+        if text and not text.isspace():
+            text = text.strip(" ")
             if "\t\t" in text:
                 text = _cells(text)
-            if text and mark:
+            if mark:
                 text, mark = "  " * (len(lists) - 1) + mark + text, ""
-        yield text
-        if breaks > 1:
-            yield ""
+            laid_out.append(text)
+            if breaks > 1:
+                laid_out.append("")
+        elif laid_out[-1]:
+            laid_out.append("")
+    return laid_out
+
+
+def _open_lists(markup: str, lists: list[int]) -> None:
+    """Note in `lists` which lists a line begins and ends."""
+    for tag in _LIST.findall(markup):
+        if tag.startswith("</"):
+            del lists[-1:]
+        else:
+            lists.append(0 if tag == "<ol>" else -1)
 
 
 def _cells(text: str) -> str:

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from groundup.corpus.accounts import count, refuse
 from groundup.corpus.clean import clean
+from groundup.corpus.columns import as_numpy, numbers, strings
 from groundup.corpus.documents import Batch, Raw, ReaderOptions, Refused
 from groundup.corpus.extract import extract
 from groundup.corpus.funnel import SourceFunnel, safe
@@ -153,16 +154,16 @@ def _batch(raws: list[Raw]) -> Batch:
     return Batch(
         {
             "text": texts,
-            "bytes": pa.array(sizes),
-            "words": pa.array(words),
-            "file": pa.array([safe(raw.file) for raw in raws]),
-            "record": pa.array([raw.record for raw in raws], pa.int64()),
-            "url": pa.array([raw.url for raw in raws], pa.string()),
-            "language": pa.array([raw.language for raw in raws], pa.string()),
+            "bytes": numbers(sizes),
+            "words": numbers(words),
+            "file": strings([safe(raw.file) for raw in raws]),
+            "record": numbers([raw.record for raw in raws], np.int64),
+            "url": strings([raw.url for raw in raws]),
+            "language": strings([raw.language for raw in raws]),
             "language_confidence": pa.nulls(len(raws), pa.float32()),
             "quality": pa.nulls(len(raws), pa.float32()),
-            "licence": pa.array([raw.licence for raw in raws], pa.string()),
-            "messages": pa.array(chats, pa.string()),
+            "licence": strings([raw.licence for raw in raws]),
+            "messages": strings(chats),
         }
     )
 
@@ -190,18 +191,18 @@ def judge_again(batch: Batch, step: str, policy: Policy, funnel: SourceFunnel) -
     """The batch less those of its `changed` documents that now break a rule of a filter; counted under `step`."""
     if "changed" not in batch.columns:
         return batch
-    changed = batch.columns["changed"].to_numpy(zero_copy_only=False)
+    changed = as_numpy(batch.columns["changed"])
     batch = Batch({name: column for name, column in batch.columns.items() if name != "changed"})
     if not changed.any() or not policy.filters:
         return batch
-    again = batch.with_columns(place=pa.array(np.arange(len(batch)))).take(changed)
+    again = batch.with_columns(place=numbers(np.arange(len(batch)))).take(changed)
     for each in policy.filters:
         if not len(again):
             break
         again, outcome = each(again)
         if outcome is not None:
             again = refuse(again, outcome, step, tuple(f"{each.name}/{rule}" for rule in each.rules), funnel)
-    passed = again.columns["place"].to_numpy()
+    passed = as_numpy(again.columns["place"])
     texts = batch.texts.to_pylist()
     for number, text in zip(passed.tolist(), again.texts.to_pylist(), strict=True):
         texts[number] = text
@@ -209,7 +210,7 @@ def judge_again(batch: Batch, step: str, policy: Policy, funnel: SourceFunnel) -
     sizes, words = measure(edited)
     stays = ~changed
     stays[passed] = True
-    return batch.with_columns(text=edited, bytes=pa.array(sizes), words=pa.array(words)).take(stays)
+    return batch.with_columns(text=edited, bytes=numbers(sizes), words=numbers(words)).take(stays)
 
 
 def _size(text: str) -> int:

@@ -26,6 +26,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from groundup.corpus.columns import as_numpy, numbers, strings
 from groundup.corpus.documents import Batch, Outcome
 from groundup.recipe.language import LANGUAGES, UNKNOWN, LanguageSection
 
@@ -60,7 +61,7 @@ def detect_languages(texts: pa.LargeStringArray, sample_characters: int = 1000) 
         or doubtful one the normalised score of the module's formula.
     """
     found = [detect_language(sample) for sample in _samples(texts, sample_characters)]
-    return pa.array([code for code, _ in found], pa.string()), np.array([sure for _, sure in found], np.float64)
+    return strings([code for code, _ in found]), np.array([sure for _, sure in found], np.float64)
 
 
 def detect_language(sample: str) -> tuple[str, float]:
@@ -99,14 +100,14 @@ class LanguageFilter:
     def __call__(self, batch: Batch) -> Outcome:
         if "language_confidence" not in batch.columns:
             batch = with_languages(batch, self.section.sample_characters)
-        confidence = np.asarray(batch.columns["language_confidence"], np.float64)
+        confidence = as_numpy(batch.columns["language_confidence"]).astype(np.float64)
         failed = np.full(len(batch), -1, np.int16)
         failed[confidence < self.section.min_confidence] = 1
         if self.section.keep:
-            kept = pc.is_in(batch.columns["language"], value_set=pa.array(self.section.keep, pa.string()))
-            failed[~np.asarray(kept, bool)] = 0
+            kept = pc.is_in(batch.columns["language"], value_set=strings(self.section.keep))
+            failed[~as_numpy(kept)] = 0
             if UNKNOWN in self.section.keep:
-                failed[np.asarray(pc.equal(batch.columns["language"], UNKNOWN), bool)] = -1
+                failed[as_numpy(pc.equal(batch.columns["language"], UNKNOWN))] = -1
         return Outcome(failed, np.where(failed >= 0, confidence, np.nan))
 
 
@@ -116,7 +117,7 @@ def with_languages(batch: Batch, sample_characters: int = 1000) -> Batch:
     A language that the documents brought along is replaced: it is the claim of whoever wrote the file.
     """
     codes, confidence = detect_languages(batch.texts, sample_characters)
-    return batch.with_columns(language=codes, language_confidence=pa.array(confidence))
+    return batch.with_columns(language=codes, language_confidence=numbers(confidence))
 
 
 def _samples(texts: pa.LargeStringArray, characters: int) -> Iterator[str]:

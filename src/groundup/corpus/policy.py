@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import pyarrow as pa
 
+from groundup.corpus.columns import as_numpy, flags, strings
 from groundup.corpus.documents import Batch, Outcome
 from groundup.corpus.plan import Plan, finished_folder
+from groundup.corpus.sizes import as_texts
 from groundup.recipe import CorpusSection, DecontaminateSection, PersonalDataSection
 from groundup.recipe.classifier import ClassifierSection
 from groundup.recipe.language import LanguageSection
@@ -162,13 +164,13 @@ class _Redacting:
             for row, chat in enumerate(chats):
                 if chat is not None:
                     messages = json.loads(chat)
-                    contents = pa.array([message["content"] for message in messages], pa.large_string())
+                    contents = as_texts([message["content"] for message in messages])
                     for message, content in zip(messages, self._redact(contents, count=False).to_pylist(), strict=True):
                         message["content"] = content
                     chats[row] = json.dumps(messages, ensure_ascii=False)
                     whole[row] = "\n".join(message["content"] for message in messages)
-            texts = pa.array(whole, pa.large_string())
-            batch = batch.with_columns(messages=pa.array(chats, pa.string()))
+            texts = as_texts(whole)
+            batch = batch.with_columns(messages=strings(chats))
         nobody = np.full(len(batch), -1, np.int16)
         return batch, Outcome(nobody, np.full(len(batch), np.nan), texts)
 
@@ -197,7 +199,7 @@ class _Decontaminating:
         outcome, hits = decontaminate(batch.texts, self.targets, self.section.remove)
         self.found.add(self.targets, hits, batch.texts, batch.columns["file"], batch.columns["record"])
         if outcome.texts is not None:
-            chats = batch.columns["messages"].is_valid().to_numpy(zero_copy_only=False)
+            chats = as_numpy(batch.columns["messages"].is_valid())
             if chats.any():
                 whole, _ = decontaminate(batch.texts, self.targets, "document")
                 outcome.failed[chats], outcome.value[chats] = whole.failed[chats], whole.value[chats]
@@ -219,12 +221,12 @@ class _Decontaminating:
 
 def _spare_chats(batch: Batch, outcome: Outcome) -> Outcome:
     """The outcome with every chat passing unchanged."""
-    chats = batch.columns["messages"].is_valid().to_numpy(zero_copy_only=False)
+    chats = as_numpy(batch.columns["messages"].is_valid())
     if not chats.any():
         return outcome
     texts = outcome.texts
     if texts is not None:
         import pyarrow.compute as pc
 
-        texts = pc.if_else(pa.array(chats), batch.texts, texts)
+        texts = pc.if_else(flags(chats), batch.texts, texts)
     return Outcome(np.where(chats, np.int16(-1), outcome.failed), outcome.value, texts)

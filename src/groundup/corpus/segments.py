@@ -20,6 +20,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import pyarrow as pa
 
+from groundup.corpus.columns import as_numpy, numbers
 from groundup.corpus.dedup import (
     NO_SITE,
     band_keys,
@@ -87,11 +88,11 @@ class SegmentFolder:
 
     def add(self, batch: Batch, rows: np.ndarray) -> None:
         """Append documents; `rows` are their numbers in the unit, rising."""
-        sizes = batch.columns["bytes"].to_numpy()
-        self._texts.add({**batch.columns, "row": pa.array(rows, pa.uint32())}, sizes)
+        sizes = as_numpy(batch.columns["bytes"])
+        self._texts.add({**batch.columns, "row": numbers(rows, np.uint32)}, sizes)
         summary = np.empty(len(rows), SUMMARY)
         summary["row"], summary["bytes"] = rows, sizes
-        quality = batch.columns["quality"].to_numpy(zero_copy_only=False)
+        quality = as_numpy(batch.columns["quality"])
         summary["quality"] = quality
         self._summaries.append(summary)
         self.bytes += int(sizes.sum())
@@ -147,7 +148,7 @@ class SegmentWriter:
 
     def add(self, batch: Batch) -> None:
         """Append documents."""
-        sizes = batch.columns["bytes"].to_numpy()
+        sizes = as_numpy(batch.columns["bytes"])
         start = 0
         while start < len(batch):
             if self._open is None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-import pyarrow as pa
 
 from groundup.corpus.accounts import count, refuse, without
+from groundup.corpus.columns import as_numpy, flags
 from groundup.corpus.dedup import (
     boilerplate_lines,
     count_pages,
@@ -83,8 +83,8 @@ def refine(plan: Plan, index: int, beat: Beat) -> None:
                     batch = without(batch, repetitions, EXACT, EXACT_RULE, funnel)
                 batch = _without_lines(batch, plan, segment, funnel)
             if len(batch):
-                writer.add(batch, batch.columns["row"].to_numpy())
-            beat(int(batch.columns["bytes"].to_numpy().sum()))
+                writer.add(batch, as_numpy(batch.columns["row"]))
+            beat(int(as_numpy(batch.columns["bytes"]).sum()))
         writer.close()
         write_json(folder / "record.json", {"funnel": funnel.dump()})
 
@@ -99,9 +99,9 @@ def _without_lines(batch: Batch, plan: Plan, segment: Segment, funnel: SourceFun
     for step, name in (("boilerplate", "sites"), ("lines", "lines")):
         if getattr(dedup, step) is None or not len(batch):
             continue
-        numbers = ordinals(segment.unit, batch.columns["row"].to_numpy())
+        numbers = ordinals(segment.unit, as_numpy(batch.columns["row"]))
         removals = read_rows_of(plan.decisions("settle_lines", name), int(numbers[0]), int(numbers[-1]) + 1)
-        whole = batch.columns["messages"].is_valid().to_numpy(zero_copy_only=False)
+        whole = as_numpy(batch.columns["messages"].is_valid())
         removals = removals[~np.isin(removals[:, 0], numbers[whole])]
         if name == "sites":
             texts, lost = remove_boilerplate(batch.texts, batch.columns["url"], numbers, removals)
@@ -113,7 +113,7 @@ def _without_lines(batch: Batch, plan: Plan, segment: Segment, funnel: SourceFun
         left = measure(texts)[1]
         failed = np.where((left == 0) & (lost > 0), 0, -1).astype(np.int16)
         outcome = Outcome(failed, np.full(len(batch), np.nan), texts)
-        batch = refuse(batch.with_columns(changed=pa.array(lost > 0)), outcome, step, (NOTHING_LEFT,), funnel)
+        batch = refuse(batch.with_columns(changed=flags(lost > 0)), outcome, step, (NOTHING_LEFT,), funnel)
         batch = judge_again(batch, step, Policy.of(plan), funnel)
         count(batch, step, funnel)
     return batch

@@ -12,9 +12,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from groundup.corpus.columns import numbers, strings
 from groundup.corpus.funnel import Rejection
 from groundup.run import UserError
 
@@ -83,7 +85,7 @@ class TableWriter:
         self._pending_bytes = 0
         self._writer: Any = None
 
-    def add(self, columns: dict[str, Any], sizes: Sequence[int]) -> None:
+    def add(self, columns: dict[str, Any], sizes: Sequence[int] | np.ndarray) -> None:
         """Append rows, given as the schema's columns; `sizes` are the bytes of each row's text."""
         batch = pa.RecordBatch.from_arrays(
             [_as(columns[field.name], field.type) for field in self.schema], schema=self.schema
@@ -165,5 +167,10 @@ def read_documents(corpus_dir: Path, split: str) -> Iterator[Document]:
 def write_rejections(directory: Path, examples: list[Rejection]) -> None:
     """Write rejected/rejected-00000.parquet: the sample of what was refused, empty where nothing was."""
     directory.mkdir(parents=True, exist_ok=True)
-    columns = {name: [getattr(example, name) for example in examples] for name in REJECTIONS.names}
-    pq.write_table(pa.table(columns, schema=REJECTIONS), directory / "rejected-00000.parquet", compression="zstd")
+    kinds = {pa.int64(): np.int64, pa.float64(): np.float64}
+    columns = []
+    for field in REJECTIONS:
+        values = [getattr(example, field.name) for example in examples]
+        columns.append(numbers(values, kinds[field.type]) if field.type in kinds else strings(values))
+    table = pa.Table.from_arrays(columns, schema=REJECTIONS)
+    pq.write_table(table, directory / "rejected-00000.parquet", compression="zstd")

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from groundup.corpus.accounts import count, without
+from groundup.corpus.columns import as_numpy, flags, numbers, strings
 from groundup.corpus.documents import Batch
 from groundup.corpus.funnel import SourceFunnel
 from groundup.corpus.keys import read_rows_of
@@ -55,13 +56,13 @@ def write(
             lowest = min(lowest, positions.min())
             held = positions < fraction if threshold is None else positions <= max(fraction, threshold)
             columns = batch.columns | {
-                "id": pa.array([identity.hex() for identity in identities]),
+                "id": strings([identity.hex() for identity in identities]),
                 "source": batch.columns["file"],
-                "mixture": pa.array([name] * len(batch)),
+                "mixture": strings([name] * len(batch)),
             }
             for split, writer in writers.items():
                 _write(writer, split, columns, held == (split == "validation"), funnel)
-            beat(int(batch.columns["bytes"].to_numpy().sum()))
+            beat(int(as_numpy(batch.columns["bytes"]).sum()))
         for writer in writers.values():
             writer.close()
         write_json(folder / "record.json", {"funnel": funnel.dump(), "lowest_position": lowest})
@@ -94,18 +95,19 @@ def _passages(batch: Batch, limit: int | None) -> Batch:
     """The documents, those of more than `limit` characters as passages; a chat is never cut."""
     if limit is None:
         return batch
-    long = pc.and_(pc.greater(pc.utf8_length(batch.texts), limit), pc.is_null(batch.columns["messages"]))
-    if not pc.any(long).as_py():
+    is_chat = as_numpy(batch.columns["messages"].is_valid())
+    long = (as_numpy(pc.utf8_length(batch.texts)) > limit) & ~is_chat
+    if not long.any():
         return batch
     rows: list[int] = []
     texts: list[str] = []
-    for row, (text, is_long) in enumerate(zip(batch.texts.to_pylist(), long.to_pylist(), strict=True)):
+    for row, (text, is_long) in enumerate(zip(batch.texts.to_pylist(), long.tolist(), strict=True)):
         pieces = passages(text, limit) if is_long else [text]
         rows += [row] * len(pieces)
         texts += pieces
     cut = as_texts(texts)
     sizes, words = measure(cut)
-    changed = {"text": cut, "bytes": pa.array(sizes), "words": pa.array(words)}
+    changed = {"text": cut, "bytes": numbers(sizes), "words": numbers(words)}
     kept = Batch({name: column for name, column in batch.columns.items() if name not in changed})
     return Batch(kept.take_rows(rows).columns | changed)
 
@@ -123,11 +125,11 @@ def _write(
     """Append the rows at which `chosen`, bool [n], is true, and count them."""
     if not chosen.any():
         return
-    mask = None if chosen.all() else pa.array(chosen)
+    mask = None if chosen.all() else flags(chosen)
     part = {name: column if mask is None else column.filter(mask) for name, column in columns.items()}
-    sizes = part["bytes"].to_numpy()
+    sizes = as_numpy(part["bytes"])
     writer.add({name: part[name] for name in SCHEMA.names}, sizes)
-    funnel.count(split, len(sizes), int(sizes.sum()), int(part["words"].to_numpy().sum()))
+    funnel.count(split, len(sizes), int(sizes.sum()), int(as_numpy(part["words"]).sum()))
 
 
 def documents_in(folder: Path) -> list[Path]:

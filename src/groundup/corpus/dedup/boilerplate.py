@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 import numpy as np
 import pyarrow as pa
 
+from groundup.corpus.columns import numbers
 from groundup.corpus.dedup.groups import distinct, firsts, repeated, sizes
 from groundup.corpus.dedup.lines import Lines, find_lines, pairs_once, take_out
 from groundup.corpus.dedup.stretches import mixed
@@ -55,7 +56,7 @@ def site_keys(texts: pa.LargeStringArray, urls: pa.Array) -> tuple[np.ndarray, n
     """
     sites = page_sites(urls)
     with_site = np.flatnonzero(sites != NO_SITE)
-    found = _lines_of_sites(texts.take(pa.array(with_site)).to_pylist(), sites[with_site])
+    found = _lines_of_sites(texts.take(numbers(with_site)).to_pylist(), sites[with_site])
     keys, documents = pairs_once(found.hashes, with_site[found.documents])
     return keys, sites[documents], documents
 

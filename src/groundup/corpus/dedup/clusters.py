@@ -26,11 +26,11 @@ import string
 from collections.abc import Callable, Iterator
 
 import numpy as np
-import pyarrow as pa
 
 from groundup.corpus.dedup.groups import distinct, firsts, sizes
 from groundup.corpus.dedup.near import FINISHED, in_buckets
 from groundup.corpus.kernels import with_spaces
+from groundup.corpus.sizes import as_texts
 from groundup.recipe.dedup import NearSection
 
 ROUNDS = 32
@@ -105,7 +105,7 @@ def exact_jaccard(first: str, second: str, ngram: int) -> float:
 
 def shingles(text: str, ngram: int) -> set[tuple[str, ...]]:
     """The word n-grams of a text, or all its words where they are fewer."""
-    spaced = with_spaces(pa.array([text], pa.large_string()))[0].as_py()
+    spaced = with_spaces(as_texts([text]))[0].as_py()
     words = spaced.translate(_NO_PUNCTUATION).lower().split()
     if len(words) <= ngram:
         return {tuple(words)} if words else set()

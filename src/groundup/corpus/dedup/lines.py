@@ -15,8 +15,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from groundup.corpus.columns import flags
 from groundup.corpus.dedup.groups import distinct, firsts, repeated, sizes
 from groundup.corpus.dedup.stretches import hash_lines, mixed
+from groundup.corpus.sizes import as_texts
 from groundup.recipe.dedup import LinesSection
 
 Unit = Literal["line", "paragraph"]
@@ -131,7 +133,7 @@ def take_out(
     if not mask.any():
         return texts, lost
     rows = np.flatnonzero(mask)
-    some = texts.filter(pa.array(mask)).to_pylist()
+    some = texts.filter(flags(mask)).to_pylist()
     found = find(some, rows)
     both = mixed(ordinals[rows][found.documents]) + found.hashes
     goes = np.isin(both, mixed(removals[:, 0]) + removals[:, 1])
@@ -142,7 +144,7 @@ def take_out(
         _without(text, unit, set(numbers[start:end].tolist()))
         for text, start, end in zip(some, cuts[:-1], cuts[1:], strict=True)
     ]
-    return pc.replace_with_mask(texts, pa.array(mask), pa.array(edited, pa.large_string())), lost
+    return pc.replace_with_mask(texts, flags(mask), as_texts(edited)), lost
 
 
 def _borders(text: str, unit: Unit) -> tuple[list[int], list[int]]:

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 
 from groundup.corpus.characters import ALONE, IN_WORD, Characters, kinds_of_characters
 from groundup.corpus.documents import Batch, Outcome
 from groundup.corpus.filters.verdict import Verdict
+from groundup.corpus.sizes import as_texts
 from groundup.corpus.spans import count_between, ngram_hashes
 from groundup.corpus.text import digest
 from groundup.corpus.words import Words, normalised_words
@@ -132,9 +132,9 @@ def _read(path: str, where: str) -> _List:
     if not entries:
         raise UserError(f"the list of words {path!r} is empty", where=where, expected="a word or phrase a line")
     signs = [entry for entry in entries if not _is_plain(entry)]
-    words = normalised_words(pa.array([entry for entry in entries if _is_plain(entry)], pa.large_string()))
+    words = normalised_words(as_texts([entry for entry in entries if _is_plain(entry)]))
     sizes, first = words.counts, words.offsets[:-1]
-    written = normalised_words(pa.array(signs, pa.large_string()))
+    written = normalised_words(as_texts(signs))
     spans = zip(written.text_starts.tolist(), written.text_ends.tolist(), strict=True)
     stem = file.name.split(".")[0].lower()
     return _List(

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from groundup.corpus.characters import APOSTROPHE, DOT, QUOTE, TERMINAL
+from groundup.corpus.columns import as_numpy
 from groundup.corpus.documents import Batch, Outcome
 from groundup.corpus.filters.verdict import Verdict
 from groundup.corpus.lines import Lines, find_lines
@@ -60,7 +61,7 @@ class C4Filter:
         count = sum_within(kept, lines.offsets)
         verdict.refuse("no_lines", count == 0, count)
         texts = _joined(lines, kept & verdict.passing[lines.documents])
-        changed = pc.binary_length(texts).to_numpy() != pc.binary_length(batch.texts).to_numpy()
+        changed = as_numpy(pc.binary_length(texts)) != as_numpy(pc.binary_length(batch.texts))
         return verdict.outcome(texts if (changed & verdict.passing).any() else None)  # nothing is ever added
 
     def _lines(self, batch: Batch) -> Lines:

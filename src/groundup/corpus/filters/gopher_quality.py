@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-import pyarrow as pa
 
 from groundup.corpus.documents import Batch, Outcome
 from groundup.corpus.filters.verdict import Verdict, share
 from groundup.corpus.lines import Lines
+from groundup.corpus.sizes import as_texts
 from groundup.corpus.spans import count_between, sum_within
 from groundup.corpus.words import Words, find_words
 from groundup.recipe.filters import GopherQualitySection
@@ -42,7 +42,7 @@ class GopherQualityFilter:
 
     def __init__(self, section: GopherQualitySection) -> None:
         self.section = section
-        self._stop_words = find_words(pa.array(section.stop_words, pa.large_string()))
+        self._stop_words = find_words(as_texts(section.stop_words))
 
     def __call__(self, batch: Batch) -> Outcome:
         words, lines, section = batch.words, batch.lines, self.section

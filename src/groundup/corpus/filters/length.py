@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pyarrow.compute as pc
 
+from groundup.corpus.columns import as_numpy
 from groundup.corpus.documents import Batch, Outcome
 from groundup.corpus.filters.verdict import Verdict, share
 from groundup.corpus.spans import sum_within
@@ -34,7 +35,7 @@ class LengthFilter:
 
     def __call__(self, batch: Batch) -> Outcome:
         section, verdict = self.section, Verdict(self.rules, len(batch))
-        self._limit(verdict, "characters", pc.utf8_length(batch.texts).to_numpy(zero_copy_only=False))
+        self._limit(verdict, "characters", as_numpy(pc.utf8_length(batch.texts)))
         if section.min_words or section.max_words is not None:
             self._limit(verdict, "words", sum_within(~batch.words.symbols, batch.words.offsets))
         if section.min_lines or section.max_lines is not None:
