@@ -28,6 +28,7 @@ format: $(VENV)/.complete
 
 docs: $(VENV)/.complete
 	$(BIN)/python -m groundup.recipe docs/recipe.md
+	$(BIN)/python -m groundup.cli.architecture_docs docs/architectures.md
 
 # The stamps are written last, so a broken installation is tried again; new pins install again.
 $(VENV)/bin/python:

@@ -127,7 +127,7 @@ def test_listings_are_the_source_as_it_stands():
     assert shown.keys() == SHOWN.keys()
     entry = shown["attend_reference"]
     assert entry["source"] == inspect.getsource(attend_reference).rstrip()
-    assert entry["file"] == "groundup/model/attention.py"
+    assert entry["file"] == "groundup/model/attend.py"
     lines = inspect.getsourcelines(attend_reference)
     assert entry["line"] == lines[1]
     assert shown["rms_norm"]["source"].startswith("def forward(self, x: Tensor)")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -17,8 +18,8 @@ from groundup.cli import app, command_line
 from groundup.run import write_json
 
 COMMANDS = (
-    "build", "chat", "evaluate", "book", "corpus", "tokenize", "tokenizer",
-    "verify", "export", "runs", "recipes", "doctor",
+    "build", "import", "chat", "translate", "evaluate", "book", "corpus", "tokenize", "tokenizer",
+    "show", "verify", "export", "runs", "recipes", "doctor",
 )  # fmt: skip
 GROUPS = ("corpus", "tokenizer")
 SCORES = {
@@ -67,7 +68,7 @@ def test_help_is_quick_and_names_every_command():
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         times.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
     assert all(f"│ {name} " in shown for name in COMMANDS)
-    assert not any(f"│ {name} " in shown for name in ("serve", "plan", "import"))
+    assert not any(f"│ {name} " in shown for name in ("serve", "plan"))
     # Processor time, which other processes on a busy machine don't lengthen as they do the clock's.
     assert min(times) < 0.6
 
@@ -108,7 +109,8 @@ def test_version(capsys):
         (["biuld"], 'Did you mean "build"?'),
         (["serve", "x"], 'Unknown command "serve"'),
         (["plan"], 'Unknown command "plan"'),
-        (["import", "x"], 'Unknown command "import"'),
+        (["import", "x"], "requires an argument"),
+        (["import", "some/model", "--out", "run"], "nothing is downloaded"),
         (["build", "--fersh"], "Did you mean --fresh?"),
         (["build", "smoke", "more"], "more"),
         (["build", "latop"], "did you mean 'laptop'?"),
@@ -127,7 +129,8 @@ def test_version(capsys):
         (["book", "nowhere"], "is not a run"),
         (["verify", "nowhere"], "is not a run"),
         (["export", "nowhere", "--format", "hf"], "is not a run"),
-        (["export", "nowhere", "--format", "gguf"], 'Choose from: "hf"'),
+        (["export", "nowhere", "--format", "onnx"], 'Choose from: "hf", "gguf"'),
+        (["export", "nowhere", "--format", "hf", "--quantization", "q8_0"], "--quantization is for --format gguf"),
         (["runs", "nowhere"], "no folder 'nowhere'"),
     ],
 )
@@ -212,6 +215,14 @@ def test_book_and_export_print_their_paths(stand_in, capsys, tmp_path):
     assert run("export", tmp_path, "--format", "hf", "--stage", "sft") == 0
     assert capsys.readouterr().out == f"{tmp_path}/export/hf\n"
     assert 'stage = "sft"' in (tmp_path / "recipe.toml").read_text()
+    assert run("export", tmp_path, "--format", "gguf", "--quantization", "q8_0") == 0
+    assert capsys.readouterr().out == f"{tmp_path}/export/model.gguf\n"
+    written = (tmp_path / "recipe.toml").read_text()
+    assert re.search(r'formats = \[\s*"hf",\s*"gguf",?\s*\]', written)  # what was exported before stays
+    assert 'stage = "sft"' in written
+    assert 'quantization = "q8_0"' in written
+    assert run("export", tmp_path, "--format", "gguf", "--out", tmp_path / "recipe.toml") == 2
+    assert "is there already" in capsys.readouterr().err
 
 
 def test_runs_lists_and_says_when_there_is_none(stand_in, capsys, tmp_path, monkeypatch):

@@ -56,7 +56,7 @@ def greedy_without_cache(model: Transformer, prompt: list[int], count: int) -> l
     "change", [{}, {"kv_heads": 4}, {"kv_heads": 1}, {"positions": "learned"}, {"positions": "sinusoidal"}]
 )
 def test_greedy_with_cache_and_batch_is_greedy_without(change: dict[str, Any]) -> None:
-    model = random_model(dataclasses.replace(ARCH, **change))
+    model = random_model(ARCH.replace(**change))
     wanted = [greedy_without_cache(model, prompt, 12) for prompt in PROMPTS]
     params = SamplingParams(max_tokens=12)
     assert [c.ids for c in generate(model, PROMPTS, params)] == wanted
@@ -121,7 +121,7 @@ def test_greedy_and_truncated_logprobs() -> None:
 
 def test_samples_follow_the_distribution() -> None:
     """Pearson's chi-square over 20,000 draws; the statistic is near its degrees of freedom."""
-    model = random_model(dataclasses.replace(ARCH, vocabulary_size=24), spread=0.2)
+    model = random_model(ARCH.replace(vocabulary_size=24), spread=0.2)
     count, temperature = 20_000, 0.8
     every = [SamplingParams(max_tokens=1, temperature=temperature, seed=i) for i in range(count)]
     drawn = [c.ids[0] for c in generate(model, [[3, 1, 2]] * count, every, batch_size=4000)]
@@ -182,7 +182,7 @@ def test_context_is_the_limit(tokenizer: Tokenizer) -> None:
 
 
 def test_ids_beyond_the_tokenizer_never_come(tokenizer: Tokenizer) -> None:
-    model = random_model(dataclasses.replace(ARCH, vocabulary_size=400))
+    model = random_model(ARCH.replace(vocabulary_size=400))
     every = [SamplingParams(max_tokens=30, temperature=3.0, seed=i) for i in range(8)]
     for completion in generate(model, [[20]] * 8, every, tokenizer=tokenizer):
         assert max(completion.ids) < tokenizer.vocabulary_size

@@ -1,6 +1,5 @@
 """A saved model comes back; stock tools load the export with equal ids, logits and greedy text."""
 
-import dataclasses
 import json
 import os
 import stat
@@ -73,7 +72,7 @@ def tokenizer() -> Tokenizer:
     ],
 )
 def test_saved_model_comes_back(tmp_path: Path, change: dict[str, Any]) -> None:
-    model = random_model(dataclasses.replace(STOCK, **change))
+    model = random_model(STOCK.replace(**change))
     save_model(model, tmp_path)
     loaded = load_model(tmp_path)
     assert loaded.arch == model.arch
@@ -82,8 +81,8 @@ def test_saved_model_comes_back(tmp_path: Path, change: dict[str, Any]) -> None:
     assert torch.equal(loaded(ids), model(ids))
     assert stat.S_IMODE((tmp_path / "model.safetensors").stat().st_mode) == 0o644
     assert ("lm_head.weight" in load_file(tmp_path / "model.safetensors")) == (not model.arch.tied_embeddings)
-    stock = not {"positions", "qk_norm"} & set(change)
-    assert json.loads((tmp_path / "config.json").read_text())["model_type"] == ("qwen3" if stock else "groundup")
+    kind = "groundup" if "positions" in change else "llama" if "qk_norm" in change else "qwen3"
+    assert json.loads((tmp_path / "config.json").read_text())["model_type"] == kind
 
 
 def test_dtype_asked_for(tmp_path: Path) -> None:
@@ -128,10 +127,10 @@ def test_missing_broken_and_pickled_files(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"positions": "learned"}, {"positions": "sinusoidal"}, {"qk_norm": False}],
+    [{"positions": "learned"}, {"positions": "sinusoidal"}, {"bigram_rows": 64}],
 )
 def test_no_stock_layout_no_export(tmp_path: Path, tokenizer: Tokenizer, change: dict[str, Any]) -> None:
-    save_model(random_model(dataclasses.replace(STOCK, **change)), tmp_path / "model")
+    save_model(random_model(STOCK.replace(**change)), tmp_path / "model")
     tokenizer.save(tmp_path / "tokenizer")
     with pytest.raises(UserError, match="no stock layout exists"):
         export_hf(tmp_path / "model", tmp_path / "tokenizer", tmp_path / "hf")
@@ -139,7 +138,7 @@ def test_no_stock_layout_no_export(tmp_path: Path, tokenizer: Tokenizer, change:
 
 
 def test_tokenizer_larger_than_model(tmp_path: Path, tokenizer: Tokenizer) -> None:
-    save_model(random_model(dataclasses.replace(STOCK, vocabulary_size=300)), tmp_path / "model")
+    save_model(random_model(STOCK.replace(vocabulary_size=300)), tmp_path / "model")
     tokenizer.save(tmp_path / "tokenizer")
     with pytest.raises(UserError, match="only 300 rows"):
         export_hf(tmp_path / "model", tmp_path / "tokenizer", tmp_path / "hf")
@@ -151,7 +150,7 @@ def test_stock_tools_agree_exactly(tmp_path: Path, tokenizer: Tokenizer) -> None
     torch.set_num_threads(1)
     try:
         for tied, kv_heads in ((True, 2), (False, 1), (True, 4)):
-            arch = dataclasses.replace(STOCK, tied_embeddings=tied, kv_heads=kv_heads, vocabulary_size=328)
+            arch = STOCK.replace(tied_embeddings=tied, kv_heads=kv_heads, vocabulary_size=328)
             out = tmp_path / f"hf{tied}{kv_heads}"
             _check_model(transformers, random_model(arch), tokenizer, tmp_path, out)
         _check_tokenizer(transformers.AutoTokenizer.from_pretrained(out), tokenizer)

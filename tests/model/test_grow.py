@@ -1,7 +1,5 @@
 """Rows for new tokens."""
 
-import dataclasses
-
 import pytest
 import torch
 from hypothesis import given, settings
@@ -23,7 +21,7 @@ PIECES = {11: [3], 12: [0, 4, 4], 13: []}
 
 
 def make(**changes) -> Transformer:
-    model = Transformer(dataclasses.replace(ARCH, **changes))
+    model = Transformer(ARCH.replace(**changes))
     initialise(model, 0)
     return model.eval()
 
@@ -33,7 +31,7 @@ def make(**changes) -> Transformer:
 def test_new_logits_are_the_means_of_their_pieces(tied, positions):
     model = make(tied_embeddings=tied, positions=positions)
     grown = grow_vocabulary(model, PIECES)
-    assert grown.arch == dataclasses.replace(model.arch, vocabulary_size=14)
+    assert grown.arch == model.arch.replace(vocabulary_size=14)
     assert parameter_count(grown.arch).total == sum(weight.numel() for weight in grown.parameters())
     ids = torch.arange(11)[None]
     with torch.no_grad():
@@ -65,6 +63,47 @@ def test_every_other_weight_is_the_same_and_the_old_model_is_left_alone(tied):
     grown(torch.tensor([[11, 12, 13]])).sum().backward()
     assert embedding.weight.grad is not None
     assert embedding.weight.grad[11:].abs().sum() > 0
+
+
+def test_value_embeddings_grow_by_the_mean_of_their_rows():
+    """New logits are the means of their pieces' still, and a new token's values are the mean of its pieces' values."""
+    model = make(value_embeddings=True, layers=3)
+    grown = grow_vocabulary(model, PIECES)
+    assert list(grown.model.value_embeddings) == ["0", "2"]
+    for layer in ("0", "2"):
+        old, new = model.model.value_embeddings[layer], grown.model.value_embeddings[layer]
+        assert (new.num_embeddings, len(new.weight), len(old.weight)) == (14, 14, 11)
+        assert torch.equal(new.weight[:11], old.weight)
+        assert torch.equal(new.weight[11], old.weight[3])
+        assert torch.allclose(new.weight[12], (old.weight[0] + 2 * old.weight[4]) / 3, atol=1e-7)
+        assert torch.allclose(new.weight[13], old.weight.mean(0), atol=1e-7)
+    ids = torch.arange(11)[None]
+    with torch.no_grad():
+        assert torch.equal(grown(ids), model(ids))
+    Transformer(grown.arch).load_state_dict(grown.state_dict())
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"experts": {"count": 4, "per_token": 2}, "predict_ahead": 1},
+        {"bigram_rows": 20, "x0_skip": True, "attention_sinks": True},
+        {"kv_heads": 4, "qk_norm": "none", "latent": {"kv_rank": 8, "rotary_dim": 2}},
+    ],
+)
+def test_other_options_stay_as_they_are(changes):
+    model = make(**changes)
+    grown = grow_vocabulary(model, {9: [1], 10: [2, 3], 11: []}, used=9)
+    assert grown.arch.vocabulary_size == 12
+    known = torch.arange(9)[None]
+    with torch.no_grad():
+        assert torch.equal(grown(known), model(known))
+    for name, weight in grown.state_dict().items():
+        if name != "model.embed_tokens.weight":
+            assert torch.equal(weight, model.state_dict()[name])
+    embedding = grown.model.embed_tokens.weight
+    assert torch.equal(embedding[9], embedding[1])
+    assert torch.allclose(embedding[11], embedding[:9].mean(0), atol=1e-7)
 
 
 def test_dtype_mode_and_frozen_tables_are_kept():

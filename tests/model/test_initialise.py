@@ -1,12 +1,11 @@
-"""The start of attention as look-up: what fresh heads look at, and what they copy."""
+"""Fresh weights: how each part begins, and attention that begins as look-up."""
 
-import dataclasses
 import functools
 
 import pytest
 import torch
 
-from groundup.model import Architecture, Transformer, attention_weights, initialise, renew_blocks
+from groundup.model import Architecture, Transformer, attention_weights, fresh_model, initialise, renew_blocks
 
 ARCH = Architecture(
     vocabulary_size=300,
@@ -25,7 +24,7 @@ ARCH = Architecture(
 
 @functools.cache
 def fresh(**changes):
-    model = Transformer(dataclasses.replace(ARCH, **changes))
+    model = Transformer(ARCH.replace(**changes))
     initialise(model, 3)
     return model
 
@@ -85,8 +84,8 @@ def test_any_head_width_gives_finite_weights(width, heads):
 
 @pytest.mark.parametrize("changes", [{"positions": "learned"}, {"qk_norm": False}, {"head_dim": 256}])
 def test_what_look_up_needs_is_asked_for(changes):
-    with pytest.raises(ValueError, match="look-up needs"):
-        dataclasses.replace(ARCH, **changes)
+    with pytest.raises(ValueError, match='"lookup" needs'):
+        ARCH.replace(**changes)
 
 
 def test_renewed_blocks_are_those_of_the_beginning_and_the_rest_stays():
@@ -102,3 +101,140 @@ def test_renewed_blocks_are_those_of_the_beginning_and_the_rest_stays():
         assert torch.equal(weight, begun[name] if renewed else begun[name] + 1.0), name
     with pytest.raises(ValueError, match="4 blocks of 3"):
         renew_blocks(model, 4, seed=3)
+
+
+WIDE = {
+    "vocabulary_size": 500,
+    "layers": 4,
+    "hidden_size": 128,
+    "heads": 4,
+    "kv_heads": 4,
+    "intermediate_size": 256,
+    "context_length": 64,
+}
+STARTS = [
+    # options, parameter, its standard deviation
+    ({}, "model.embed_tokens.weight", 0.02),
+    ({"tied_embeddings": False, "initializer_range": 0.3}, "lm_head.weight", 0.3),
+    ({"positions": "learned"}, "model.embed_positions.weight", 0.02),
+    ({}, "model.layers.2.self_attn.q_proj.weight", 128**-0.5),
+    ({}, "model.layers.2.mlp.up_proj.weight", 128**-0.5),
+    ({}, "model.layers.2.mlp.down_proj.weight", 0.0),
+    ({}, "model.layers.2.self_attn.o_proj.weight", 0.0),
+    ({"residual_start": "scaled"}, "model.layers.2.mlp.down_proj.weight", (256 * 8) ** -0.5),
+    ({"residual_start": "scaled"}, "model.layers.2.self_attn.o_proj.weight", (128 * 8) ** -0.5),
+    ({"experts": {"count": 8, "per_token": 2}}, "model.layers.0.mlp.gate.weight", (0.1 / 128) ** 0.5),
+    ({"experts": {"count": 8, "per_token": 2}}, "model.layers.0.mlp.experts.up_proj", 128**-0.5),
+    ({"experts": {"count": 8, "per_token": 2}}, "model.layers.0.mlp.experts.down_proj", 0.0),
+    (
+        {"experts": {"count": 8, "per_token": 2}, "residual_start": "scaled"},
+        "model.layers.0.mlp.experts.down_proj",
+        (256 * 8) ** -0.5,
+    ),
+    (
+        {"experts": {"count": 8, "per_token": 2, "shared": 2}, "residual_start": "scaled"},
+        "model.layers.0.mlp.shared_experts.down_proj.weight",
+        (512 * 8) ** -0.5,
+    ),
+    ({"value_embeddings": True}, "model.value_embeddings.3.weight", 128**-0.5),
+    ({"value_embeddings": True}, "model.layers.3.self_attn.value_gate.weight", 0.0),
+    ({"bigram_rows": 90}, "model.embed_bigrams.weight", 0.0),
+    ({"biases": "all"}, "model.layers.1.mlp.up_proj.bias", 0.0),
+    ({"attention_sinks": True}, "model.layers.1.self_attn.sinks", 0.0),
+    ({"x0_skip": True}, "model.layers.1.x0_scale", 0.0),
+    ({"predict_ahead": 1}, "model.ahead.layers.0.projection.weight", 256**-0.5),
+    ({"predict_ahead": 1}, "model.ahead.layers.0.block.mlp.down_proj.weight", 0.0),
+    (
+        {"qk_norm": "none", "latent": {"kv_rank": 96, "rotary_dim": 16}},
+        "model.layers.0.self_attn.kv_b_proj.weight",
+        96**-0.5,
+    ),
+]
+CONSTANTS = [
+    ({}, "model.norm.weight", 1.0),
+    ({}, "model.layers.0.self_attn.q_norm.weight", 1.0),
+    ({"norm_offset": True}, "model.layers.0.input_layernorm.weight", 0.0),
+    ({"norm": "layer", "biases": "all"}, "model.norm.weight", 1.0),
+    ({"norm": "layer", "biases": "all"}, "model.norm.bias", 0.0),
+    ({"residual_scalars": True}, "model.layers.0.residual_scale", 1.0),
+    ({"predict_ahead": 1, "norm_offset": True}, "model.ahead.layers.0.hidden_norm.weight", 1.0),
+    ({"predict_ahead": 1, "norm_offset": True}, "model.ahead.layers.0.block.input_layernorm.weight", 0.0),
+]
+
+
+@pytest.mark.parametrize(("changes", "name", "deviation"), STARTS)
+def test_each_part_begins_with_its_deviation(changes, name, deviation):
+    """Within five standard errors of n draws, deviation / sqrt(2n), and about 0."""
+    weight = fresh_model(Architecture(**{**WIDE, **changes}), 0).get_parameter(name).detach()
+    if deviation == 0:
+        assert weight.abs().max() == 0
+        return
+    error = deviation / (2 * weight.numel()) ** 0.5
+    assert weight.double().std().item() == pytest.approx(deviation, abs=5 * error)
+    assert weight.double().mean().item() == pytest.approx(0, abs=5 * 2**0.5 * error)
+
+
+@pytest.mark.parametrize(("changes", "name", "value"), CONSTANTS)
+def test_gains_and_scalars_begin_at_their_value(changes, name, value):
+    weight = fresh_model(Architecture(**{**WIDE, **changes}), 0).get_parameter(name)
+    assert weight.unique().tolist() == [value]
+
+
+EVERYTHING = {
+    "positions": "sinusoidal",
+    "experts": {"count": 4, "per_token": 2, "shared": 1, "dense_layers": 1},
+    "attention_sinks": True,
+    "residual_scalars": True,
+    "x0_skip": True,
+    "value_embeddings": True,
+    "bigram_rows": 70,
+    "predict_ahead": 1,
+    "tied_embeddings": False,
+    "residual_start": "scaled",
+    "biases": "qkv",
+}
+
+
+def test_without_memory_first_is_the_same_to_the_bit_and_so_is_the_same_seed():
+    """Also the table of sinusoids, which no file holds."""
+    arch = Architecture(**{**WIDE, **EVERYTHING})
+    built = Transformer(arch)
+    initialise(built, 5)
+    torch.manual_seed(99)
+    fresh, again, other = fresh_model(arch, 5), fresh_model(arch, 5), fresh_model(arch, 6)
+    assert torch.equal(fresh.model.position_table, built.model.position_table)
+    for name, weight in built.named_parameters():
+        assert torch.equal(fresh.get_parameter(name), weight)
+        assert torch.equal(again.get_parameter(name), weight)
+        if weight.unique().numel() > 1:
+            assert not torch.equal(other.get_parameter(name), weight)
+    ids = different_tokens(20)[None]
+    with torch.no_grad():
+        assert torch.equal(fresh.eval()(ids), built.eval()(ids))
+
+
+def test_no_random_state_is_touched():
+    state = torch.random.get_rng_state()
+    fresh_model(Architecture(**WIDE), 0)
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, -23559.870667894917),
+        ({"kv_heads": 4, "tied_embeddings": False}, 65124.41981757508),
+        ({"kv_heads": 4, "positions": "learned"}, 14141.479193532978),
+        ({"attention_start": "lookup"}, -31221.24977324906),
+        ({"kv_heads": 4, "tied_embeddings": False, "attention_start": "lookup"}, 41477.47018083079),
+    ],
+)
+def test_models_begin_as_they_did_before_there_were_options(changes, expected):
+    """A sum in which each weight of seed 7 counts by its place, as version 0.1 gave it."""
+    shape = {"vocabulary_size": 37, "layers": 2, "hidden_size": 16, "heads": 4, "kv_heads": 2, "head_dim": 4}
+    arch = Architecture(**{**shape, "intermediate_size": 24, "context_length": 32, **changes})
+    total = 0.0
+    for place, (_, weight) in enumerate(sorted(fresh_model(arch, 7).named_parameters()), start=1):
+        flat = weight.detach().double().flatten()
+        total += place * (flat * torch.arange(1, len(flat) + 1)).sum().item()
+    assert total == pytest.approx(expected, rel=1e-6)

@@ -1,6 +1,5 @@
 """The decoder: masks, positions, packing, counts."""
 
-import dataclasses
 import math
 
 import pytest
@@ -19,7 +18,9 @@ from groundup.model import (
     initialise,
     parameter_count,
 )
-from groundup.model.attention import attend
+from groundup.model.attend import attend
+from groundup.model.context import make_context
+from groundup.model.masks import Scoring, Sight
 from groundup.model.norm import RMSNorm
 from groundup.model.positions import rotary_table, rotate, sinusoidal_table
 
@@ -37,7 +38,7 @@ ARCH = Architecture(
 
 def make(seed: int = 0, **changes) -> Transformer:
     """A model whose blocks do something: the zero-initialised matrices are filled too."""
-    model = Transformer(dataclasses.replace(ARCH, **changes))
+    model = Transformer(ARCH.replace(**changes))
     initialise(model, seed)
     generator = torch.Generator().manual_seed(seed + 1)
     with torch.no_grad():
@@ -119,11 +120,11 @@ def test_fast_attention_equals_the_reference():
     mask = document_mask(torch.tensor([[1] * 4 + [2] * 6, [1] * 10]))
     expected, weights = attend_reference(q.double(), k.double(), v.double(), mask)
     assert torch.allclose(weights.sum(-1), torch.ones(2, 4, 10, dtype=weights.dtype))
-    assert torch.allclose(attend(q, k, v, mask).double(), expected, atol=1e-5)
+    assert torch.allclose(attend(q, k, v, Sight(mask), Scoring()).double(), expected, atol=1e-5)
     with torch.no_grad():
-        assert torch.allclose(attend(q, k, v, mask).double(), expected, atol=1e-5)
+        assert torch.allclose(attend(q, k, v, Sight(mask), Scoring()).double(), expected, atol=1e-5)
         causal = attend_reference(q.double(), k.double(), v.double(), None)[0]
-        assert torch.allclose(attend(q, k, v, None).double(), causal, atol=1e-5)
+        assert torch.allclose(attend(q, k, v, Sight(None), Scoring()).double(), causal, atol=1e-5)
 
 
 def test_attention_weights_are_the_model_s_own():
@@ -168,8 +169,9 @@ def test_fresh_blocks_are_the_identity_and_the_loss_is_log_v():
     model = Transformer(ARCH)
     initialise(model, 0)
     ids = torch.randint(0, 37, (4, 16))
-    x, rotary = model.embed(ids)
-    assert torch.equal(model.model.layers[0](x, rotary, None), x)
+    context = make_context(ARCH, ids, None, None, None)
+    x = model.model.begin(context)
+    assert torch.equal(model.model.layers[0](x, context), x)
     loss = cross_entropy_sum(model(ids), model.head_weight, torch.randint(0, 37, (4, 16))).item() / 64
     assert loss == pytest.approx(math.log(37), rel=0.05)
 
@@ -186,9 +188,9 @@ def test_same_seed_same_weights_and_another_seed_others():
 
 def test_bad_shapes_are_refused():
     with pytest.raises(ValueError, match="multiple of kv_heads"):
-        dataclasses.replace(ARCH, kv_heads=3)
+        ARCH.replace(kv_heads=3)
     with pytest.raises(ValueError, match="even"):
-        dataclasses.replace(ARCH, head_dim=5)
-    with pytest.raises(TypeError):
+        ARCH.replace(head_dim=5)
+    with pytest.raises(ValueError, match="surprise"):
         Architecture.from_dict({**ARCH.to_dict(), "surprise": 1})
     assert Architecture.from_dict(ARCH.to_dict()) == ARCH

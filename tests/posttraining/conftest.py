@@ -31,7 +31,18 @@ def cpu() -> Hardware:
 @pytest.fixture
 def model(tokenizer: Tokenizer) -> Transformer:
     """Two layers, width 32; every weight is random, so that each part of the model has its say."""
-    network = Transformer(Architecture(tokenizer.vocabulary_size, 2, 32, 4, 2, 8, 48, 64))
+    network = Transformer(
+        Architecture(
+            vocabulary_size=tokenizer.vocabulary_size,
+            layers=2,
+            hidden_size=32,
+            heads=4,
+            kv_heads=2,
+            head_dim=8,
+            intermediate_size=48,
+            context_length=64,
+        )
+    )
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
         for weight in network.parameters():

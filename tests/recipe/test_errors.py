@@ -109,7 +109,7 @@ def test_what_does_not_hold_together_is_refused(text, message):
     assert message in str(_refused(text))
 
 
-@pytest.mark.parametrize("section", ["reward", "ppo", "grpo", "classify", "distill", "best_of_n", "import", "plan"])
+@pytest.mark.parametrize("section", ["reward", "ppo", "grpo", "classify", "distill", "best_of_n", "plan"])
 def test_sections_of_no_room_are_unknown_and_not_listed(section):
     error = _refused(f"[{section}]\n")
     assert error.what == f"unknown section [{section}]"

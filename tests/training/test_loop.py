@@ -23,7 +23,16 @@ from groundup.training.guard import Guard
 from groundup.training.loop import Trainer
 
 CPU = Hardware("cpu", "fp32", False, 1, {})
-ARCH = Architecture(32, 2, 16, 2, 1, 8, 24, 32)
+ARCH = Architecture(
+    vocabulary_size=32,
+    layers=2,
+    hidden_size=16,
+    heads=2,
+    kv_heads=1,
+    head_dim=8,
+    intermediate_size=24,
+    context_length=32,
+)
 
 
 @pytest.fixture

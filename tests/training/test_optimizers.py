@@ -12,7 +12,16 @@ from groundup.training import Optimizer, lr_factor, orthogonalise
 from groundup.training.guard import PATIENCE, READY, Guard
 from groundup.training.optimizers import Muon, gradient_norm
 
-ARCH = Architecture(16, 1, 8, 2, 1, 4, 12, 16)
+ARCH = Architecture(
+    vocabulary_size=16,
+    layers=1,
+    hidden_size=8,
+    heads=2,
+    kv_heads=1,
+    head_dim=4,
+    intermediate_size=12,
+    context_length=16,
+)
 
 
 @pytest.mark.parametrize("shape", [(3, 8, 8), (2, 4, 12), (2, 12, 4)])

@@ -17,7 +17,16 @@ from groundup.training import Job, NextToken, Plan, prepare, read_journal, stage
 from groundup.training.loop import Trainer
 
 CPU = Hardware("cpu", "fp32", False, 1, {})
-ARCH = Architecture(32, 2, 16, 2, 1, 8, 24, 32)
+ARCH = Architecture(
+    vocabulary_size=32,
+    layers=2,
+    hidden_size=16,
+    heads=2,
+    kv_heads=1,
+    head_dim=8,
+    intermediate_size=24,
+    context_length=32,
+)
 RAMP = ({"until": 0.25, "length": 8}, {"until": 0.5, "length": 16})
 
 

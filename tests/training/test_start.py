@@ -15,7 +15,18 @@ TEXT = ["the cat sat on the mat and the dog sat on the cat"] * 3
 
 
 def saved(vocabulary_size: int, directory: Path) -> Transformer:
-    model = Transformer(Architecture(vocabulary_size, 1, 16, 2, 1, 8, 24, 32))
+    model = Transformer(
+        Architecture(
+            vocabulary_size=vocabulary_size,
+            layers=1,
+            hidden_size=16,
+            heads=2,
+            kv_heads=1,
+            head_dim=8,
+            intermediate_size=24,
+            context_length=32,
+        )
+    )
     initialise(model, 3)
     directory.mkdir(parents=True)
     save_model(model, directory)

@@ -20,7 +20,7 @@ from groundup.book.listings import listings
 from groundup.book.text import visible_everywhere
 from groundup.interchange import load_model
 from groundup.model import Transformer
-from groundup.recipe import TRAINING_KINDS, BookSection, Recipe
+from groundup.recipe import DECODER_KINDS, BookSection, Recipe
 from groundup.run import Manifest, progress, read_json, write_bytes, write_json
 from groundup.tokenizer import Tokenizer
 
@@ -69,7 +69,7 @@ def gather(section: BookSection, run: Path, recipe: Recipe, note: Callable[[str]
     for stage in recipe.ordered_stages():
         if stage.name not in done:
             continue
-        if stage.kind in TRAINING_KINDS:
+        if stage.kind in DECODER_KINDS:
             content["training"].append(curves.training(run, stage, done[stage.name]))
         elif stage.kind == "evaluate":
             content["evaluation"].append(scores.evaluation(run, recipe, stage.name))

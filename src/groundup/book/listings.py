@@ -12,11 +12,11 @@ import groundup
 from groundup.corpus.dedup.exact import _digest as exact_key
 from groundup.corpus.text import normalise, split_position
 from groundup.inference.engine import Decoding
-from groundup.model import attend_reference, bits_per_byte, document_mask, token_logprobs
+from groundup.model import Block, attend_reference, bits_per_byte, document_mask, token_logprobs
+from groundup.model.feed_forward import FeedForward
 from groundup.model.initialise import lookup_attention
 from groundup.model.norm import RMSNorm
 from groundup.model.positions import rotary_table, rotate
-from groundup.model.transformer import Block, FeedForward
 from groundup.posttraining import answer_logprobs, dpo_loss
 from groundup.run import bootstrap_ratio, wilson
 from groundup.storyworld import judge_answer

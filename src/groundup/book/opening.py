@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from groundup.recipe import TRAINING_KINDS, BookSection, Recipe, dump_toml
+from groundup.recipe import DECODER_KINDS, BookSection, Recipe, dump_toml
 from groundup.run import Manifest, read_json, read_manifest
 
 Facts = dict[str, Any]
@@ -46,7 +46,7 @@ def opening(section: BookSection, run: Path, recipe: Recipe, done: dict[str, Man
         }
         for name, manifest in done.items()
     ]
-    trained = [stage for stage in stages if stage["kind"] in TRAINING_KINDS]
+    trained = [stage for stage in stages if stage["kind"] in DECODER_KINDS]
     return {
         "title": section.title,
         "author": section.author,

@@ -16,6 +16,7 @@ Facts = dict[str, Any]
 QA = "storyworld_qa"
 WORDS = {
     "bits_per_byte": "Bits per byte",
+    "answers": "Bits per byte of held-out answers",
     "storyworld_qa": "Story questions",
     "storyworld_honesty": "Honesty",
     "storyworld_harmlessness": "Harmlessness",
@@ -54,7 +55,7 @@ def _table(results: Facts, task: str, names: list[str]) -> Facts:
     return {
         "task": task,
         "words": WORDS.get(task, task),
-        "rate": task != "bits_per_byte",
+        "rate": task not in ("bits_per_byte", "answers"),
         "splits": splits,
         "rows": [
             {

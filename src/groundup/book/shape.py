@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 
+from groundup.book.departures import departures
 from groundup.book.text import token_text
 from groundup.corpus import read_documents
-from groundup.interchange import load_architecture
+from groundup.interchange import load_architecture, why_no_stock_layout
 from groundup.model import Architecture, Transformer, attention_weights, flops_per_token, parameter_count
 from groundup.recipe import Recipe
 from groundup.run import UserError
@@ -31,11 +32,14 @@ def architecture(run: Path, recipe: Recipe, models: list[str], vocabulary: int) 
     except (UserError, IndexError):
         arch = Architecture.from_section(recipe.model, vocabulary)
     count = parameter_count(arch)
-    head = 0 if arch.tied_embeddings else count.head
-    matmul = count.attention + count.feed_forward + arch.vocabulary_size * arch.hidden_size
+    matmul = flops_per_token(arch, 0)  # without attention's scores
+    shapes = arch.cache_shapes()
     return {
         **arch.to_dict(),
-        "stock": arch.stock_layout,
+        "head_dim": arch.resolved_head_dim,
+        "qk_norm": arch.qk_norm == "head",
+        "stock": not why_no_stock_layout(arch),
+        "departures": departures(arch),
         "total": count.total,
         "parts": [
             {"name": name, "parameters": number}
@@ -44,18 +48,20 @@ def architecture(run: Path, recipe: Recipe, models: list[str], vocabulary: int) 
                 ("learned positions", count.positions),
                 ("attention", count.attention),
                 ("feed-forward", count.feed_forward),
+                ("experts", count.experts),
                 ("norms", count.norms),
-                ("output head", head),
+                ("output head", count.head),
+                ("other", count.other),
             )
             if number
         ],
         "tensors": _tensors(arch),
-        "matmul": matmul,
-        "flops_matmul": 6.0 * matmul,
-        "flops_attention": flops_per_token(arch, arch.context_length) - 6.0 * matmul,
+        "matmul": round(matmul / 6),
+        "flops_matmul": matmul,
+        "flops_attention": flops_per_token(arch, arch.context_length) - matmul,
         "flops": flops_per_token(arch, arch.context_length),
-        "cache_values": 2 * arch.layers * arch.kv_heads * arch.head_dim,
-        "cache_values_full": 2 * arch.layers * arch.heads * arch.head_dim,
+        "cache_values": sum(heads * width for pair in shapes for heads, width in pair),
+        "cache_values_full": 2 * arch.layers * arch.heads * arch.resolved_head_dim,
     }
 
 

@@ -11,9 +11,10 @@ In come a recipe and a run directory; out come the stage directories with their 
 * it is the only room that knows all others, through one small adapter a kind (``stages``).
 """
 
-from groundup.build.chat import Speaker, open_speaker, sample_conversation
+from groundup.build.chat import Speaker, built_model, open_speaker, sample_conversation
 from groundup.build.driver import BuildReport, build, choose_stages, duration
 from groundup.build.expectations import Outcome, check_expectations, load_comparisons, load_results
+from groundup.build.importing import facts as import_facts
 from groundup.build.record import RunRecord
 from groundup.build.show import (
     changes_table,
@@ -21,35 +22,44 @@ from groundup.build.show import (
     result_paths,
     results_table,
     show_conversation,
+    show_translations,
     stdout_console,
 )
-from groundup.build.stages import export_model, measure
+from groundup.build.stages import EXPORTED, export_model, measure
+from groundup.build.translate import open_translator, sample_translations, translators
 from groundup.build.verify import VerifyReport, find_stage, list_runs, open_run, verify
 
 __all__ = [
+    "EXPORTED",
     "BuildReport",
     "Outcome",
     "RunRecord",
     "Speaker",
     "VerifyReport",
     "build",
+    "built_model",
     "check_expectations",
     "choose_stages",
     "duration",
     "expectations_table",
     "export_model",
     "find_stage",
+    "import_facts",
     "list_runs",
     "load_comparisons",
     "load_results",
     "measure",
     "open_run",
     "open_speaker",
+    "open_translator",
     "result_paths",
     "changes_table",
     "results_table",
     "sample_conversation",
+    "sample_translations",
     "show_conversation",
+    "show_translations",
     "stdout_console",
+    "translators",
     "verify",
 ]

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from groundup.build.fingerprints import FileHashes, inputs_of, stage_fingerprints
+from groundup.build.importing import source_directory, with_digest
 from groundup.build.record import RunRecord
 from groundup.build.signals import Stop, stop_on_signals
 from groundup.build.stages import ADAPTERS, Context
 from groundup.hardware import Hardware
-from groundup.recipe import TRAINING_KINDS, Recipe, Stage, dump_toml, nearest
+from groundup.recipe import TRAINING_KINDS, ImportSection, Recipe, Stage, dump_toml, nearest
 from groundup.run import (
     GroundupError,
     Interrupted,
@@ -72,11 +73,14 @@ def build(
         record.begin(recipe.run.name)
         hardware = record.settle_hardware(recipe.hardware)
         hashes = FileHashes(run / ".hashes.json")
+        recipe = with_digest(recipe, hashes)
         fingerprints = stage_fingerprints(recipe, hardware, hashes)
         hashes.save()
         write_text(run / "recipe.toml", dump_toml(recipe))
         if fresh:
             for stage in chosen:
+                if isinstance(stage.section, ImportSection):
+                    source_directory(stage.section)  # what can't be made again isn't removed
                 shutil.rmtree(run / stage.name, ignore_errors=True)
                 shutil.rmtree(run / f".{stage.name}.work", ignore_errors=True)
         maker = _Maker(recipe, run, hardware, fingerprints, record, stop)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from groundup.recipe import EvaluateSection, Expectation, Recipe, parse_expectation
+from groundup.recipe import EvaluateSection, Expectation, Recipe, Seq2SeqSection, parse_expectation
 from groundup.run import read_json
 
 
@@ -29,11 +29,11 @@ class Outcome:
 
 
 def load_results(recipe: Recipe, run: Path) -> dict[str, Any]:
-    """results.json of every evaluate stage that is built, merged by model and task; empty where none is."""
+    """results.json of every stage that measures and is built, merged by model and task; empty where none is."""
     merged: dict[str, Any] = {}
     for stage in recipe.ordered_stages():
         path = run / stage.name / "results.json"
-        if not isinstance(stage.section, EvaluateSection) or not path.is_file():
+        if not isinstance(stage.section, EvaluateSection | Seq2SeqSection) or not path.is_file():
             continue
         for model, tasks in read_json(path).items():
             for task, splits in tasks.items():

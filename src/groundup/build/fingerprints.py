@@ -7,13 +7,17 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from groundup.build.importing import source_digest
 from groundup.corpus import external_files, external_identities, resolve_sources
 from groundup.hardware import Hardware
 from groundup.recipe import (
     CorpusSection,
     DpoSection,
     EvaluateSection,
+    ImportSection,
+    PretrainSection,
     Recipe,
+    Seq2SeqSection,
     SftSection,
     Stage,
     TokenizerSection,
@@ -23,13 +27,16 @@ from groundup.recipe import (
 from groundup.run import UserError, fingerprint, read_json, sha256_file, write_json
 from groundup.tokenizer import adopted_files
 
+ANSWERS = "answers"  # the task that reads the data of tuning stages
 # Raised when a stage's output changes for the same inputs, so that old output is made again.
 FORMATS = {
+    "import": 1,
     "corpus": 2,
     "tokenizer": 3,
     "pretrain": 1,
     "sft": 1,
     "dpo": 1,
+    "seq2seq": 1,
     "evaluate": 1,
     "export": 1,
     "book": 1,
@@ -59,6 +66,10 @@ def stage_fingerprints(
             "inputs": {name: found[name] for name in recipe.inputs(stage)},
             "external": [hash_file(path) for path in external_paths(stage)],
         }
+        if isinstance(stage.section, ImportSection):
+            # The same checkpoint is the same import, wherever it lies and whatever the seed.
+            digest = source_digest(stage.section, hash_file)
+            content = {"format": FORMATS[stage.kind], "sha256": digest}
         if isinstance(stage.section, CorpusSection):
             sources = resolve_sources(stage.section)
             content["names"] = [
@@ -68,8 +79,13 @@ def stage_fingerprints(
             content |= _sought(recipe, stage.section, hash_file)
         if isinstance(stage.section, TrainSection | EvaluateSection):
             content["hardware"] = hardware.bits()
-        if isinstance(stage.section, TrainSection) and stage.start is None:
+        if isinstance(stage.section, PretrainSection) and stage.start is None:
             content["model"] = recipe.model.model_dump(mode="json")
+        if isinstance(stage.section, EvaluateSection) and ANSWERS in stage.section.tasks:
+            content["conversations"] = [
+                [tuning.section.model_dump(mode="json")["data"], [hash_file(path) for path in external_paths(tuning)]]
+                for tuning in recipe.tuning_stages()
+            ]
         found[stage.name] = fingerprint(content)
     return found
 
@@ -84,6 +100,8 @@ def external_paths(stage: Stage) -> list[Path]:
     named: list[str] = []
     if isinstance(section, SftSection | DpoSection):
         named = [item if isinstance(item, str) else item.path for item in section.data]
+    elif isinstance(section, Seq2SeqSection):
+        named = [*(item if isinstance(item, str) else item.path for item in section.data), *section.test_data]
     elif isinstance(section, EvaluateSection):
         named = _task_files(section.tasks)
     paths = [Path(name) for name in named if not name.startswith("builtin:")]

@@ -97,6 +97,16 @@ def show_conversation(console: Console, talk: Sequence[Message]) -> None:
     console.print()
 
 
+def show_translations(console: Console, records: Sequence[Mapping[str, Any]]) -> None:
+    """Print test sentences with their translations, and what would have been right where it isn't."""
+    console.print("Translations of test sentences", style="bold")
+    for record in records:
+        console.print(f"{record['split']}: {record['source']}", markup=False, highlight=False, soft_wrap=True)
+        verdict = "" if record["right"] else f"   (wrong: {record['target']})"
+        console.print(f"  {record['translation']}{verdict}", markup=False, highlight=False, soft_wrap=True)
+    console.print()
+
+
 def result_paths(recipe: Recipe, run: Path) -> dict[str, str]:
     """Name to path of what a reader wants next, where it is built."""
     candidates: list[tuple[str, Path]] = []
@@ -105,6 +115,7 @@ def result_paths(recipe: Recipe, run: Path) -> dict[str, str]:
             candidates.append((stage.name, run / stage.name / "book.pdf"))
         elif stage.kind == "export":
             candidates.append((stage.name, run / stage.name / "hf"))
+            candidates.append((f"{stage.name} (gguf)", run / stage.name / "model.gguf"))
     found = {name: str(path) for name, path in candidates if path.exists()}
     return {"run": str(run), **found}
 

@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from groundup.build.importing import SOURCE, import_source
+from groundup.build.models import OpenModels, foreign, held_out_conversations
+from groundup.build.verify import find_stage
 from groundup.hardware import Hardware, corpus_processes
 from groundup.recipe import (
     BookSection,
@@ -18,15 +21,20 @@ from groundup.recipe import (
     DpoSection,
     EvaluateSection,
     ExportSection,
+    ImportSection,
     PretrainSection,
     Recipe,
+    Seq2SeqSection,
     SftSection,
     Stage,
     TokenizerSection,
+    TrainSection,
 )
+from groundup.run import UserError, log
 
 Metrics = Mapping[str, Any]
 _Section = TypeVar("_Section")
+_Training = TypeVar("_Training", bound=TrainSection)
 
 
 @dataclass(frozen=True)
@@ -54,6 +62,20 @@ class Context:
             raise TypeError(f"stage {self.stage.name!r} has a {type(section).__name__}, not a {kind.__name__}")
         return section
 
+    def training_section(self, kind: type[_Training]) -> _Training:
+        """The section of a training stage, its rows no longer than the context of an import that it goes on from:
+        a recipe for checkpoints of all kinds can't know how long that is."""
+        section = self.section(kind)
+        if self.recipe.import_ is None or self.start is None or section.sequence_length is None:
+            return section
+        from groundup.interchange import load_architecture
+
+        context = load_architecture(self.start).context_length
+        if section.sequence_length <= context:
+            return section
+        log(f"rows of {section.sequence_length:,} tokens are cut to the model's context of {context:,}")
+        return section.model_copy(update={"sequence_length": context})
+
     @property
     def work(self) -> Path:
         """Scratch folder that outlives a kill; the build removes it when the stage is done."""
@@ -63,6 +85,11 @@ class Context:
     def start(self) -> Path | None:
         """Directory of the weights the stage begins from; None for fresh ones."""
         return self.run / self.stage.start / "final" if self.stage.start else None
+
+
+def import_(context: Context) -> Metrics:
+    """A checkpoint of others to weights and a vocabulary of the run."""
+    return import_source(context.section(ImportSection), context.recipe.model, context.out)
 
 
 def corpus(context: Context) -> Metrics:
@@ -85,11 +112,16 @@ def corpus(context: Context) -> Metrics:
 
 
 def tokenizer(context: Context) -> Metrics:
-    """Documents to a vocabulary and token shards."""
-    from groundup.tokenizer import build_tokenizer
+    """Documents to a vocabulary and token shards; of an import its vocabulary, and shards where there is a corpus."""
+    from groundup.tokenizer import build_tokenizer, write_vocabulary
 
+    section = context.section(TokenizerSection)
+    if context.recipe.import_ is not None:
+        section = section.model_copy(update={"adopt": str(context.run / "import" / SOURCE)})
+    if context.recipe.corpus is None:
+        return write_vocabulary(section, context.out)
     return build_tokenizer(
-        context.section(TokenizerSection),
+        section,
         context.run / "corpus",
         context.out,
         work=context.work,
@@ -104,7 +136,7 @@ def pretrain(context: Context) -> Metrics:
 
     context.hardware.apply()
     return pretrain(
-        context.section(PretrainSection),
+        context.training_section(PretrainSection),
         context.recipe.model,
         run=context.run,
         out=context.out,
@@ -122,7 +154,7 @@ def sft(context: Context) -> Metrics:
 
     context.hardware.apply()
     return sft(
-        context.section(SftSection),
+        context.training_section(SftSection),
         run=context.run,
         out=context.out,
         start=context.start,
@@ -139,10 +171,25 @@ def dpo(context: Context) -> Metrics:
 
     context.hardware.apply()
     return dpo(
-        context.section(DpoSection),
+        context.training_section(DpoSection),
         run=context.run,
         out=context.out,
         start=context.start,
+        seed=context.seed,
+        hardware=context.hardware,
+        fingerprint=context.fingerprint,
+        should_stop=context.stop,
+    )
+
+
+def seq2seq(context: Context) -> Metrics:
+    """Sentence pairs to a translator, and its results.json."""
+    from groundup.training import seq2seq
+
+    context.hardware.apply()
+    return seq2seq(
+        context.section(Seq2SeqSection),
+        out=context.out,
         seed=context.seed,
         hardware=context.hardware,
         fingerprint=context.fingerprint,
@@ -163,24 +210,21 @@ def evaluate(context: Context) -> Metrics:
 def measure(recipe: Recipe, run: Path, section: EvaluateSection, hardware: Hardware, *, out: Path) -> dict[str, Any]:
     """Measure the section's models; writes results.json and its company into ``out``, returns the results."""
     from groundup.corpus import read_documents
-    from groundup.evaluation import evaluate
-    from groundup.interchange import load_model
+    from groundup.evaluation import ANSWERS, evaluate
     from groundup.tokenizer import Tokenizer
 
     hardware.apply()
-    kinds = {stage.name: stage.kind for stage in recipe.ordered_stages()}
+    names = recipe.evaluated_models(section)
+    documents = read_documents(run / "corpus", "validation") if recipe.corpus is not None else ()
     return evaluate(
-        models={
-            name: (load_model(run / name / "final", hardware.device), kinds[name] != "pretrain")
-            for name in recipe.evaluated_models(section)
-        },
+        models=OpenModels(run, recipe, names, hardware.device),
         tokenizer=Tokenizer.load(run / "tokenizer"),
         section=section,
         seed=recipe.run.seed,
-        validation=(
-            document.text for document in read_documents(run / "corpus", "validation") if document.messages is None
-        ),
+        validation=(document.text for document in documents if document.messages is None),
         out=out,
+        conversations=held_out_conversations(recipe) if ANSWERS in section.tasks else (),
+        foreign=foreign(run, names),
     )
 
 
@@ -190,15 +234,35 @@ def export(context: Context) -> Metrics:
     name = context.recipe.exported_stage(section)
     metrics: dict[str, Any] = {}
     for layout in section.formats:
-        metrics |= export_model(context.recipe, context.run, name, context.out / layout)
+        metrics |= export_model(context.recipe, context.run, name, context.out / EXPORTED[layout], layout, section)
     return metrics
 
 
-def export_model(recipe: Recipe, run: Path, stage: str, out: Path) -> Metrics:
-    """Write one stage's model into ``out`` in Hugging Face's layout."""
-    from groundup.interchange import export_hf
+EXPORTED = {"hf": "hf", "gguf": "model.gguf"}
+"""Where in RUN/export each format goes."""
 
-    return export_hf(run / stage / "final", run / "tokenizer", out, name=recipe.run.name)
+
+def export_model(
+    recipe: Recipe, run: Path, stage: str, out: Path, layout: str = "hf", section: ExportSection | None = None
+) -> Metrics:
+    """Write one stage's model in a layout that other programs load: `hf` into the directory ``out``, `gguf` as the
+    file. Raises UserError."""
+    from groundup.interchange import export_gguf, export_hf
+
+    section = section or ExportSection()
+    imported, name, model = find_stage(recipe, stage).kind == "import", recipe.run.name, run / stage / "final"
+    if layout == "hf":
+        # What nobody has changed goes out as it came in, with its own words on how it is used.
+        source = run / stage / SOURCE if imported else None
+        return export_hf(model, run / "tokenizer", out, name=name, dtype=section.dtype, source_tokenizer=source)
+    if imported:
+        raise UserError(
+            "a GGUF file has this run's tokenizer and chat format, which an imported model has not learned",
+            where=str(run / stage),
+            mend="tune it first, or convert the checkpoint that it came from with llama.cpp's own converter",
+        )
+    numbers, licence = section.quantization, section.licence
+    return export_gguf(model, run / "tokenizer", out, quantization=numbers, name=name, licence=licence)
 
 
 def book(context: Context) -> Metrics:
@@ -209,11 +273,13 @@ def book(context: Context) -> Metrics:
 
 
 ADAPTERS: Mapping[str, Callable[[Context], Metrics]] = {
+    "import": import_,
     "corpus": corpus,
     "tokenizer": tokenizer,
     "pretrain": pretrain,
     "sft": sft,
     "dpo": dpo,
+    "seq2seq": seq2seq,
     "evaluate": evaluate,
     "export": export,
     "book": book,

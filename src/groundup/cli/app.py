@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import cyclopts
 
 from groundup import __version__
-from groundup.cli import build, corpus, inspect, tokenizer, use
+from groundup.cli import build, corpus, importing, inspect, show, tokenizer, use
 from groundup.run.errors import GroundupError, Interrupted
 
 app = cyclopts.App(
@@ -23,11 +23,14 @@ app = cyclopts.App(
 )
 for _command in (
     build.build,
+    importing.import_,
     use.chat,
+    use.translate,
     use.evaluate,
     use.book,
     inspect.verify,
     use.export,
+    show.show,
     inspect.runs,
     inspect.recipes,
     inspect.doctor,

@@ -53,13 +53,15 @@ def build(
     loaded = load_recipe(recipe, set_)
     run = out if out is not None else Path("runs") / loaded.run.name
     report = build_recipe(loaded, run, only=only, until=until, fresh=fresh)
-    measured = any(stage.kind == "evaluate" for stage in choose_stages(loaded, only, until))
-    outcomes = check_expectations(loaded, run) if measured else []
+    chosen = choose_stages(loaded, only, until)
+    evaluated = any(stage.kind == "evaluate" for stage in chosen)
+    translated = [stage.name for stage in chosen if stage.kind == "seq2seq"]
+    outcomes = [each for each in check_expectations(loaded, run) if evaluated or each.expectation.model in translated]
     missed = [outcome for outcome in outcomes if not outcome.met]
     if json:
         print_json(_as_json(report, outcomes))
     else:
-        _show(report, outcomes, measured=measured)
+        _show(report, outcomes, evaluated=evaluated, translated=bool(translated))
     if missed:
         raise ExpectationMissed(
             "the build is whole, but misses what [expect] asks:\n" + "\n".join(f"  {each}" for each in missed)
@@ -82,8 +84,8 @@ def _as_json(report: BuildReport, outcomes: list[Outcome]) -> dict[str, Any]:
     }
 
 
-def _show(report: BuildReport, outcomes: list[Outcome], *, measured: bool) -> None:
-    """Scores, a conversation, and where things are, for a reader."""
+def _show(report: BuildReport, outcomes: list[Outcome], *, evaluated: bool, translated: bool) -> None:
+    """Scores, a conversation or translations, and where things are, for a reader."""
     from groundup.build import (
         changes_table,
         duration,
@@ -93,17 +95,23 @@ def _show(report: BuildReport, outcomes: list[Outcome], *, measured: bool) -> No
         result_paths,
         results_table,
         sample_conversation,
+        sample_translations,
         show_conversation,
+        show_translations,
         stdout_console,
     )
 
     console = stdout_console()
-    if measured:
-        console.print(results_table(load_results(report.recipe, report.run)))
+    results = load_results(report.recipe, report.run) if evaluated or translated else {}
+    if results:
+        console.print(results_table(results))
         if comparisons := load_comparisons(report.recipe, report.run):
             console.print(changes_table(comparisons))
         if outcomes:
             console.print(expectations_table(outcomes))
+    if translated:
+        show_translations(console, sample_translations(report.recipe, report.run))
+    if evaluated:
         show_conversation(console, sample_conversation(report.run, seed=report.recipe.run.seed))
     made = f"{len(report.built)} stages built, {len(report.skipped)} done before"
     console.print(f"{made}, {duration(report.seconds)}")

@@ -1,4 +1,4 @@
-"""Commands that use a run: chat, evaluate, book, export."""
+"""Commands that use a run: chat, translate, evaluate, book, export."""
 
 from __future__ import annotations
 
@@ -111,6 +111,68 @@ def _converse(speaker: Speaker, options: dict[str, Any], seed: int) -> None:
         turn += 1
 
 
+def translate(
+    run: Path,
+    /,
+    *texts: str,
+    stage: str | None = None,
+    beam: int = 4,
+    length_penalty: float = 0.6,
+    n_best: int = 1,
+    json: bool = False,
+) -> None:
+    """Translate sentences with a translator of a run, by beam search.
+
+    Words and marks are to be parted by spaces, as in the data that it was trained on. Without texts, each line of
+    standard input is a sentence.
+
+    Example: groundup translate runs/seq2seq "the old dog sees the cat ."
+
+    Parameters
+    ----------
+    run
+        A run directory.
+    texts
+        Sentences, each in quotes.
+    stage
+        The stage whose translator it is; the last one where not given.
+    beam
+        Hypotheses kept at each word; 1 is greedy search.
+    length_penalty
+        Exponent of the length penalty; 0 favours the short.
+    n_best
+        Translations shown of each sentence, best first; at most --beam.
+    json
+        Print one JSON list: for each sentence its source and its translations, with their scores.
+    """
+    from groundup.build import open_translator
+    from groundup.run import UserError, log
+
+    if not 1 <= n_best <= beam:
+        raise UserError(f"--n-best {n_best} with --beam {beam}", expected="a beam of at least 1, and no more than it")
+    if length_penalty < 0:
+        raise UserError(f"--length-penalty {length_penalty:g} can't be used", expected="a number of at least 0")
+    _, translator = open_translator(run, stage)
+    sources = list(texts) or [line.strip() for line in sys.stdin if line.strip()]
+    for source in sources:
+        if unknown := translator.unknown_words(source):
+            log(f"not in the vocabulary: {', '.join(unknown)}")
+    found = translator.translate(sources, beam=beam, alpha=length_penalty, n_best=n_best)
+    if json:
+        print_json(
+            [
+                {
+                    "source": source,
+                    "translations": [{"text": each.text, "score": each.score, "ended": each.finished} for each in best],
+                }
+                for source, best in zip(sources, found, strict=True)
+            ]
+        )
+    else:
+        for best in found:
+            print("\n".join(each.text for each in best))
+
+
 def evaluate(run: Path, /, *, tasks: tuple[str, ...] = (), details: bool = False, json: bool = False) -> None:
     """Measure the models of a run, with 95 % intervals and baselines.
 
@@ -133,12 +195,14 @@ def evaluate(run: Path, /, *, tasks: tuple[str, ...] = (), details: bool = False
     from groundup.build import build, load_results, open_run, results_table, stdout_console
 
     recipe = open_run(run)
-    names = [stage.name for stage in recipe.ordered_stages() if stage.kind == "evaluate"]
+    names = [stage.name for stage in recipe.ordered_stages() if stage.kind in ("evaluate", "seq2seq")]
     if tasks:
         results = _measure(recipe, run, tasks)
     else:
         if not names:
-            recipe, names = _with_section(recipe, "evaluate", {}), ["evaluate"]
+            # A tuned import without a corpus is measured on conversations that it never learned from.
+            tasks = ("bits_per_byte",) if recipe.corpus is not None else ("answers",)
+            recipe, names = _with_section(recipe, "evaluate", {"tasks": tasks}), ["evaluate"]
         build(recipe, run, only=names)
         results = load_results(recipe, run)
     if json:
@@ -196,51 +260,84 @@ def export(
     run: Path,
     /,
     *,
-    format_: Annotated[Literal["hf"], Parameter(name="--format")],
+    format_: Annotated[Literal["hf", "gguf"], Parameter(name="--format")],
     stage: str | None = None,
+    quantization: Literal["f32", "f16", "bf16", "q8_0", "q4_0"] | None = None,
+    dtype: Literal["fp32", "bf16", "fp16"] | None = None,
     out: Path | None = None,
     json: bool = False,
 ) -> None:
     """Write a model of a run in a layout that other programs load.
 
-    Example: groundup export runs/laptop --format hf --out my-model
+    Example: groundup export runs/laptop --format gguf --quantization q8_0
 
     Parameters
     ----------
     run
         A run directory.
     format_
-        hf is Hugging Face's layout: config.json, model.safetensors, tokenizer.json.
+        hf is Hugging Face's layout: config.json, model.safetensors, tokenizer.json. gguf is the one file that
+        llama.cpp, Ollama and LM Studio load.
     stage
         The stage whose model is exported; the last trained one where not given.
+    quantization
+        Of gguf: plain numbers, or blocks of 8 or 4 bits a weight; where not given what [export] says, else those of
+        the model.
+    dtype
+        Of hf: the numbers; where not given what [export] says, else those of the model.
     out
-        Where to; RUN/export/FORMAT where not given.
+        Where to: a directory for hf, a file for gguf; RUN/export/hf or RUN/export/model.gguf where not given.
     json
         Print the path as one JSON object.
     """
-    from groundup.build import build, export_model, open_run, open_speaker
+    from groundup.build import EXPORTED, build, built_model, export_model, open_run
     from groundup.run import UserError
 
+    if (quantization and format_ != "gguf") or (dtype and format_ != "hf"):
+        raise UserError("--quantization is for --format gguf, --dtype for --format hf")
     recipe = open_run(run)
+    recipe = _with_section(recipe, "export", _export_section(recipe, format_, stage, quantization, dtype))
     if out is None:
-        before = recipe.export.stage if recipe.export is not None and stage is None else stage
-        build(_with_section(recipe, "export", {"stage": before, "formats": (format_,)}), run, only=["export"])
-        path = run / "export" / format_
+        build(recipe, run, only=["export"])
+        path = run / "export" / EXPORTED[format_]
     else:
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise UserError(f"{str(out)!r} is there already", mend="give a new or empty directory with --out")
-        name = open_speaker(run, stage).stage
-        export_model(recipe, run, name, out)
-        path = out
+        path = out / EXPORTED[format_] if format_ == "gguf" and out.is_dir() else out
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise UserError(f"{str(path)!r} is there already", mend="give a new name or an empty directory with --out")
+        export_model(recipe, run, built_model(run, stage).name, path, format_, recipe.export)
     if json:
         print_json({"path": str(path)})
     else:
         print(path)
 
 
+def _export_section(
+    recipe: Recipe, layout: str, stage: str | None, quantization: str | None, dtype: str | None
+) -> dict[str, Any]:
+    """The run's own [export] with what is asked for now; other formats of the same stage stay."""
+    section = recipe.export
+    if section is None:
+        return {"stage": stage, "formats": (layout,), "quantization": quantization, "dtype": dtype}
+    same = stage is None or stage == recipe.exported_stage(section)
+    formats = tuple(dict.fromkeys((*section.formats, layout))) if same else (layout,)
+    return section.model_dump() | {
+        "stage": section.stage if same else stage,
+        "formats": formats,
+        "quantization": quantization or section.quantization,
+        "dtype": dtype or section.dtype,
+    }
+
+
 def _with_section(recipe: Recipe, name: str, values: dict[str, Any]) -> Recipe:
     """The recipe with a section put in, checked as if it had been written so."""
+    from pydantic import ValidationError
+
     from groundup.recipe import Recipe
+    from groundup.run import UserError
 
     content = recipe.model_dump()
-    return Recipe.model_validate(content | {name: values})
+    try:
+        return Recipe.model_validate(content | {name: values})
+    except ValidationError as error:
+        what = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise UserError(f"this run can't have [{name}]: {what}") from None

@@ -12,11 +12,24 @@ items.jsonl (what each model said to each item, and the verdict). Promises:
   (`items`);
 * every score has n and an interval that fits it: Wilson for a rate, its limits combined for a mean of two
   rates, the bootstrap by document for bits per byte and by story for a difference (`scores`, `bits`);
+* what assistants say in conversations that no stage learned from is predicted by chat models in the chat format,
+  by base models as plain lines (`conversations`);
 * a user's own JSONL tasks are scored beside them, and a bad line is named (`custom`).
 """
 
 from groundup.evaluation.bits import bits_per_byte_of
-from groundup.evaluation.evaluate import TASKS, evaluate, task_texts
+from groundup.evaluation.conversations import ANSWERS, MAX_CONVERSATIONS, HeldOut
+from groundup.evaluation.evaluate import TASKS, Foreign, evaluate, task_texts
 from groundup.evaluation.scores import mean_of_two
 
-__all__ = ["TASKS", "bits_per_byte_of", "evaluate", "mean_of_two", "task_texts"]
+__all__ = [
+    "ANSWERS",
+    "MAX_CONVERSATIONS",
+    "TASKS",
+    "Foreign",
+    "HeldOut",
+    "bits_per_byte_of",
+    "evaluate",
+    "mean_of_two",
+    "task_texts",
+]

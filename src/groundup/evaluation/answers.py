@@ -17,18 +17,23 @@ MAX_TOKENS = 96
 
 @dataclass(frozen=True)
 class Subject:
-    """A model under test. ``chats``: it is asked in the chat format; a base model continues plain text."""
+    """A model under test. ``chats``: it is asked in the chat format; a base model continues plain text.
+
+    One that was trained elsewhere may expect the ids ``begins`` before a plain text, and end it with one of ``ends``.
+    """
 
     name: str
     model: Transformer
     tokenizer: Tokenizer
     chats: bool
+    begins: tuple[int, ...] = ()
+    ends: tuple[int, ...] = ()
 
     def prompt(self, messages: Sequence[dict[str, str]], plain: str) -> list[int]:
         """The ids of whichever form suits the model."""
         if self.chats:
             return encode_chat(self.tokenizer, messages, generation_prompt=True).ids
-        return self.tokenizer.encode(plain)
+        return [*self.begins, *self.tokenizer.encode(plain)]
 
 
 @dataclass(frozen=True)
@@ -47,7 +52,7 @@ def ask(subject: Subject, prompts: Sequence[Sequence[int]], *, max_tokens: int =
     them.
     """
     tokenizer = subject.tokenizer
-    ends = (tokenizer.end, tokenizer.endoftext) if subject.chats else (tokenizer.endoftext,)
+    ends = (tokenizer.end, tokenizer.endoftext) if subject.chats else (tokenizer.endoftext, *subject.ends)
     params = SamplingParams(max_tokens=max_tokens, stop_ids=ends, stop=() if subject.chats else ("\n",))
     fits = [i for i, prompt in enumerate(prompts) if 0 < len(prompt) < subject.model.arch.context_length]
     if len(fits) < len(prompts):

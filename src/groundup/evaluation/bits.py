@@ -43,7 +43,12 @@ def sample_documents(validation: Iterable[str], tokenizer: Tokenizer, *, seed: i
 
 
 def bits_per_byte_of(
-    model: Transformer, tokenizer: Tokenizer, documents: Sequence[Sequence[int]], *, seed: int
+    model: Transformer,
+    tokenizer: Tokenizer,
+    documents: Sequence[Sequence[int]],
+    *,
+    seed: int,
+    begins: Sequence[int] = (),
 ) -> Interval:
     """Σ nats / (ln 2 · Σ bytes) over documents of token ids, with a bootstrap interval by document.
 
@@ -51,13 +56,16 @@ def bits_per_byte_of(
     every token but a document's first, before which there is nothing to predict it from, is scored exactly
     once. Special tokens count 0 bytes and 0 nats.
 
+    ``begins`` are special ids that the model expects before a document; the first token after them, which a model
+    without any has no chance to predict, is not scored here either.
+
     Raises ValueError where nothing is scored.
     """
     sizes = tokenizer.token_bytes()
     rows: list[Row] = []
     owners: list[int] = []
     for number, ids in enumerate(documents):
-        for row in _pieces(ids, model.arch.context_length, sizes):
+        for row in _pieces(ids, model.arch.context_length, sizes, begins):
             rows.append(row)
             owners.append(number)
     with progress("bits per byte", len(rows), "rows") as bar:
@@ -70,9 +78,13 @@ def bits_per_byte_of(
     return bootstrap_ratio([bits[i] for i in full], [lengths[i] for i in full], seed=seed)
 
 
-def _pieces(ids: Sequence[int], context: int, sizes: Sequence[int]) -> Iterable[Row]:
+def _pieces(ids: Sequence[int], context: int, sizes: Sequence[int], begins: Sequence[int] = ()) -> Iterable[Row]:
     """A document as rows of at most ``context`` tokens, each target in one row."""
-    for begin in range(0, len(ids) - 1, context):
-        piece = ids[begin : begin + context]
-        following = ids[begin + 1 : begin + 1 + context]
-        yield piece[: len(following)], [target if sizes[target] else IGNORE for target in following]
+    whole = [*begins, *ids]
+    for begin in range(0, len(whole) - 1, context):
+        piece = whole[begin : begin + context]
+        following = whole[begin + 1 : begin + 1 + context]
+        # What follows ``begins`` stands at their number: the document's first token.
+        first = len(begins) - begin
+        targets = [target if sizes[target] and place != first else IGNORE for place, target in enumerate(following, 1)]
+        yield piece[: len(following)], targets

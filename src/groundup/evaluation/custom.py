@@ -148,8 +148,8 @@ def _choice_row(subject: Subject, item: CustomItem, choice: str) -> Row:
         ids = context + subject.tokenizer.encode(choice)
     else:
         query = item.prompt.rstrip()
-        context = subject.tokenizer.encode(query)
-        ids = subject.tokenizer.encode(query + (item.prompt[len(query) :] or " ") + choice)
+        context = subject.prompt([], query)
+        ids = subject.prompt([], query + (item.prompt[len(query) :] or " ") + choice)
     if len(ids) - 1 > subject.model.arch.context_length:
         raise _too_long(subject, item, len(ids))
     targets = [IGNORE] * (len(context) - 1) + ids[len(context) :]

@@ -6,11 +6,14 @@ import difflib
 import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from groundup.evaluation.answers import Subject, ask
 from groundup.evaluation.bits import bits_per_byte_of, sample_documents
+from groundup.evaluation.conversations import ANSWERS, HELD_OUT, HeldOut, answer_bits
 from groundup.evaluation.custom import CustomItem, load_items, run_items
 from groundup.evaluation.items import STORYWORLD_TASKS, Item, baselines, storyworld_items
 from groundup.evaluation.scores import compare, leaf, task_results
@@ -20,8 +23,19 @@ from groundup.run import UserError, log, write_json, write_text
 from groundup.tokenizer import Tokenizer
 
 BITS = "bits_per_byte"
-TASKS = (BITS, *STORYWORLD_TASKS)
+TASKS = (BITS, ANSWERS, *STORYWORLD_TASKS)
 """The tasks that come with the package; any other is a JSONL file."""
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """What is particular to a model that was trained elsewhere: its vocabulary, the ids that it expects before a plain
+    text, and those by which it ends one."""
+
+    tokenizer: Tokenizer
+    begins: tuple[int, ...] = ()
+    ends: tuple[int, ...] = ()
+
 
 Results = dict[str, dict[str, dict[str, dict[str, Any]]]]
 """{model: {task: {split: {value, low, high, n, metric}}}}"""
@@ -35,16 +49,20 @@ def evaluate(
     seed: int,
     validation: Iterable[str],
     out: Path,
+    conversations: Sequence[HeldOut] = (),
+    foreign: Mapping[str, Foreign] = MappingProxyType({}),
 ) -> Results:
     """Measure models and write out/results.json, out/comparisons.json and out/items.jsonl.
 
     Args:
         models: by stage, in the order of the stages: the model in eval mode, and whether it chats (else it is
-            a base model, which continues plain text).
+            a base model, which continues plain text). Each is asked for once, when its turn comes.
         section: which tasks, and how many questions a split.
         seed: of the test items, the baselines and the bootstraps.
         validation: the texts of validation documents, read only for bits per byte; a bounded sample of them
         is used.
+        conversations: what no model learned from, read only for the task "answers".
+        foreign: of the models that were trained elsewhere, what is particular to them.
 
     Returns:
         the content of results.json, baselines last.
@@ -58,19 +76,19 @@ def evaluate(
     documents = sample_documents(validation, tokenizer, seed=seed) if BITS in section.tasks else []
     if BITS in section.tasks and not documents:
         log("no validation documents: bits per byte is not measured (raise corpus.validation_fraction)")
+    if ANSWERS in section.tasks and not conversations:
+        log("no conversation is held out: answers is not measured (of 64 conversations about one is)")
     results: Results = {}
     records: list[dict[str, Any]] = []
     scores: dict[str, dict[str, dict[str, bool]]] = {}
-    for name, (model, chats) in models.items():
-        subject = Subject(name, model, tokenizer, chats)
-        results[name] = {}
-        if documents:
-            interval = bits_per_byte_of(model, tokenizer, documents, seed=seed)
-            results[name][BITS] = {"validation": leaf(interval, "bits_per_byte")}
+    for name in models:
+        subject = _subject(name, *models[name], tokenizer, foreign.get(name))
+        results[name] = _predicted(subject, tokenizer, documents, conversations, seed)
         if items:
             scores[name] = _judge(subject, items, records)
             results[name] |= task_results(tasks, items, scores[name])
         results[name] |= _run_custom(subject, custom, records)
+        del subject  # before the next model is loaded
     if items:
         results |= _baseline_results(tasks, items, seed)
     comparisons = {
@@ -81,6 +99,33 @@ def evaluate(
     write_text(out / "items.jsonl", "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
     write_json(out / "comparisons.json", comparisons)
     write_json(out / "results.json", results)
+    return results
+
+
+def _subject(name: str, model: Transformer, chats: bool, tokenizer: Tokenizer, foreign: Foreign | None) -> Subject:
+    if foreign is None:
+        return Subject(name, model, tokenizer, chats)
+    return Subject(name, model, foreign.tokenizer, chats, foreign.begins, foreign.ends)
+
+
+def _predicted(
+    subject: Subject,
+    tokenizer: Tokenizer,
+    documents: Sequence[list[int]],
+    conversations: Sequence[HeldOut],
+    seed: int,
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """How well a model predicts texts: documents, given as ids of ``tokenizer``, and what assistants say."""
+    results = {}
+    if documents:
+        if subject.tokenizer.fingerprint != tokenizer.fingerprint:
+            documents = subject.tokenizer.encode_batch([tokenizer.decode(ids) for ids in documents])
+        interval = bits_per_byte_of(subject.model, subject.tokenizer, documents, seed=seed, begins=subject.begins)
+        results[BITS] = {"validation": leaf(interval, BITS)}
+    if conversations:
+        answers = answer_bits(subject, conversations, seed=seed)
+        if answers is not None:
+            results[ANSWERS] = {HELD_OUT: leaf(answers, BITS)}
     return results
 
 

@@ -56,7 +56,7 @@ def _logprobs(model: Transformer, hidden: Tensor, targets: Tensor) -> Tensor:
     """Log-probabilities [N] float64 on the CPU, the head applied to a bounded number of places at a time."""
     size = max(1, LOGITS // model.arch.vocabulary_size)
     parts = [
-        token_logprobs(hidden[begin : begin + size], model.head_weight, targets[begin : begin + size])
+        token_logprobs(hidden[begin : begin + size], model.head, targets[begin : begin + size])
         for begin in range(0, len(targets), size)
     ]
     return torch.cat(parts).cpu().double() if parts else torch.zeros(0, dtype=torch.float64)

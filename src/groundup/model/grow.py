@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -19,8 +18,8 @@ def grow_vocabulary(model: Transformer, pieces: Mapping[int, Sequence[int]], *, 
     So a new token's logit is the mean of its pieces' logits, and a token without pieces gets the mean of all rows,
     whose logit is at most that of the likeliest token, so that the old tokens' probabilities hardly fall (Hewitt 2021,
     "Initializing New Word Embeddings for Pretrained Language Models",
-    https://nlp.stanford.edu/~johnhew/vocab-expansion.html). Embedding and head, where it is not tied to the embedding,
-    each take the mean of their own rows.
+    https://nlp.stanford.edu/~johnhew/vocab-expansion.html). Embedding, value embeddings, and a head that is not
+    tied to the embedding each take the mean of their own rows.
 
     Args:
         model: stays as it is.
@@ -45,10 +44,12 @@ def grow_vocabulary(model: Transformer, pieces: Mapping[int, Sequence[int]], *, 
         if not all(0 <= part < size for part in parts):
             raise ValueError(f"the pieces {list(parts)} of id {number} are not all ids below {size}")
     grown = copy.deepcopy(model)
-    grown.arch = dataclasses.replace(model.arch, vocabulary_size=max(rows, size + len(pieces)))
-    embedding = model.model.embed_tokens.weight
-    grown.model.embed_tokens.num_embeddings = grown.arch.vocabulary_size
-    grown.model.embed_tokens.weight = _grown(embedding, pieces, size)
+    grown.arch = grown.model.arch = model.arch.replace(vocabulary_size=max(rows, size + len(pieces)))
+    tables = [grown.model.embed_tokens, *grown.model.value_embeddings.values()]
+    for table in tables:
+        assert isinstance(table, nn.Embedding)
+        table.num_embeddings = grown.arch.vocabulary_size
+        table.weight = _grown(table.weight, pieces, size)
     if not model.arch.tied_embeddings:
         grown.lm_head.out_features = grown.arch.vocabulary_size
         grown.lm_head.weight = _grown(model.lm_head.weight, pieces, size)

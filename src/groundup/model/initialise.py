@@ -8,8 +8,10 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from groundup.model.architecture import Architecture
 from groundup.model.attention import Attention
-from groundup.model.transformer import Block, Transformer
+from groundup.model.norm import RMSNorm
+from groundup.model.transformer import Transformer
 
 SHARED_DIRECTION = 0.5
 """Length of the vector that all embeddings share, in units of an embedding's own: what a head that looks at a place,
@@ -29,27 +31,63 @@ induction head of Olsson et al. 2022 (arXiv 2209.11895); the first finds what st
 the others find words that stood near one."""
 
 
+def fresh_model(arch: Architecture, seed: int, device: str | torch.device = "cpu") -> Transformer:
+    """A model with fresh weights (see :func:`initialise`) on a device: built without memory first, then filled."""
+    with torch.device("meta"):
+        model = Transformer(arch)
+    model.to_empty(device=device)
+    initialise(model, seed)
+    return model
+
+
 @torch.no_grad()
 def initialise(model: Transformer, seed: int) -> None:
     """Fill the weights in place from a seed, in the order of their names.
 
-    Embeddings and a head of its own are normal with deviation ``initializer_range``, other matrices with the inverse
-    square root of their fan-in; the two of a block that write into the residual stream start at zero, so that it
-    begins as the identity; gains start at one. Where the architecture says so, attention then begins as
-    :func:`lookup_attention`.
+    - Embeddings and a head of its own: normal, ``initializer_range`` (0.02 is GPT-2's).
+    - Matrices: normal, fan-in^-0.5, so that what comes in at unit variance goes out so (LeCun et al. 1998, "Efficient
+      BackProp", section 4.6).
+    - The two of a block that write into the residual stream: 0, so that it begins as the identity (Zhang et al. 2019,
+      arXiv 1901.09321); with ``residual_start = "scaled"`` normal, fan-in^-0.5 / sqrt(2 · layers) (GPT-2, section 2.3).
+    - Routers: normal, (0.1 / fan-in)^0.5, so that experts begin evenly used (Fedus et al. 2021, arXiv 2101.03961,
+      section 2.4).
+    - Value embeddings: normal, hidden_size^-0.5; their gates 0, which lets all through (after nanochat).
+    - Embeddings of pairs, x0 skips, biases and sinks: 0. Gains and residual scalars: 1.
+
+    Where the architecture says so, attention then begins as :func:`lookup_attention`.
     """
-    arch = model.arch
+    model.model.fill_tables()
     generator = torch.Generator().manual_seed(seed)
+    norms = {id(w) for m in model.modules() if isinstance(m, RMSNorm) and m.offset for w in m.parameters()}
     for name, weight in sorted(model.named_parameters()):
-        if name.endswith(("o_proj.weight", "down_proj.weight")):
+        if id(weight) in norms or name.endswith(ZERO):
             weight.zero_()
         elif weight.ndim == 1:
             weight.fill_(1.0)
+        elif (std := _deviation(name, weight, model.arch)) == 0.0:
+            weight.zero_()
         else:
-            std = arch.initializer_range if name.startswith(("model.embed", "lm_head")) else weight.shape[1] ** -0.5
             weight.copy_(torch.randn(weight.shape, generator=generator) * std)
-    if arch.attention_start == "lookup":
+    if model.arch.attention_start == "lookup":
         lookup_attention(model, generator)
+
+
+ZERO = (".bias", ".sinks", ".x0_scale", ".value_gate.weight", ".embed_bigrams.weight")
+"""Endings of the names of what begins at zero in every architecture."""
+
+
+def _deviation(name: str, weight: Tensor, arch: Architecture) -> float:
+    """The standard deviation that a matrix begins with; the table of :func:`initialise`."""
+    fan_in = float(weight.shape[-1])
+    if name.startswith(("model.embed", "lm_head")):
+        return arch.initializer_range
+    if name.startswith("model.value_embeddings."):
+        return float(arch.hidden_size**-0.5)
+    if name.endswith(".mlp.gate.weight"):
+        return math.sqrt(0.1 / fan_in)
+    if name.endswith(("o_proj.weight", "down_proj.weight", "experts.down_proj")):
+        return 0.0 if arch.residual_start == "zero" else (fan_in * 2 * arch.layers) ** -0.5
+    return float(fan_in**-0.5)
 
 
 @torch.no_grad()
@@ -67,8 +105,7 @@ def renew_blocks(model: Transformer, count: int, seed: int) -> None:
         raise ValueError(f"{count} blocks of {layers} cannot begin anew")
     if count == 0:
         return
-    fresh = Transformer(model.arch)
-    initialise(fresh, seed)
+    fresh = fresh_model(model.arch, seed)
     blocks, begun = list(model.model.layers), list(fresh.model.layers)
     for block, new in zip(blocks[layers - count :], begun[layers - count :], strict=True):
         block.load_state_dict(new.state_dict())
@@ -87,7 +124,7 @@ def lookup_attention(model: Transformer, generator: torch.Generator) -> None:
     With grouped queries the first query of each group begins so; the others begin at random and add nothing yet.
     """
     arch = model.arch
-    width, kv_heads = arch.head_dim, arch.kv_heads
+    width, kv_heads = arch.resolved_head_dim, arch.kv_heads
     identity = torch.eye(arch.hidden_size)
     shared = torch.randn(arch.hidden_size, generator=generator)
     shared /= shared.norm()
@@ -97,8 +134,9 @@ def lookup_attention(model: Transformer, generator: torch.Generator) -> None:
     frequencies = arch.rope_theta ** (-torch.arange(0, width, 2) / width)
     reads, writes = (_frames(arch.hidden_size, width, generator) for _ in range(2))
 
-    blocks = [block for block in model.model.layers if isinstance(block, Block)]
-    first = blocks[0].self_attn
+    every = [block.self_attn for block in model.model.layers]
+    blocks = [attention for attention in every if isinstance(attention, Attention)]
+    first = blocks[0]
     maps = {"own": identity} | {name: torch.zeros_like(identity) for name in OFFSETS}
     kinds = ["previous" if 2 * head < kv_heads else "recent" for head in range(kv_heads)]
     for head, kind in enumerate(kinds):
@@ -116,8 +154,8 @@ def lookup_attention(model: Transformer, generator: torch.Generator) -> None:
         for head in range(kv_heads):
             query_of, key_of, value_of = (maps[name] @ content for name in LOOKUPS[head % len(LOOKUPS)])
             match, copy = damping * next(reads), next(writes)
-            _set_head(block.self_attn, head, match @ query_of, match @ key_of, copy @ value_of, copy.T)
-        _gain(block.self_attn, torch.full_like(frequencies, MATCH_GAIN))
+            _set_head(block, head, match @ query_of, match @ key_of, copy @ value_of, copy.T)
+        _gain(block, torch.full_like(frequencies, MATCH_GAIN))
 
 
 def _frames(size: int, width: int, generator: torch.Generator) -> Iterator[Tensor]:

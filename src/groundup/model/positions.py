@@ -1,4 +1,5 @@
-"""Where a token stands: rotary angles, or a vector added to its embedding."""
+"""Where a token stands: angles that queries and keys turn by, a vector added to its embedding, or a penalty on
+distance."""
 
 from __future__ import annotations
 
@@ -7,22 +8,63 @@ import math
 import torch
 from torch import Tensor
 
+from groundup.recipe.model import RopeScaling
 
-def rotary_table(positions: Tensor, head_dim: int, theta: float) -> tuple[Tensor, Tensor]:
+Rotary = tuple[Tensor, Tensor]
+"""Cosines and sines, each [B, 1, T, width]."""
+
+
+def rotary_table(positions: Tensor, width: int, theta: float, scaling: RopeScaling | None = None) -> Rotary:
     """Cosines and sines of the rotary embedding (Su et al. 2021, arXiv 2104.09864, eq. 34), half-split form.
 
     Args:
         positions: [B, T] integer positions.
-        head_dim: size of a head, even.
+        width: channels that turn, even.
         theta: base of the geometric series of frequencies.
+        scaling: how the frequencies are stretched.
 
     Returns:
-        cos and sin, each [B, 1, T, head_dim] float32 (one entry for each of the pair (i, i + head_dim / 2)).
+        cos and sin, each [B, 1, T, width] float32 (one entry for each of the pair (i, i + width / 2)).
     """
-    exponents = torch.arange(0, head_dim, 2, dtype=torch.float32, device=positions.device) / head_dim
-    angles = positions.float()[..., None] * (1.0 / theta**exponents)  # [B, T, head_dim / 2]
+    exponents = torch.arange(0, width, 2, dtype=torch.float32, device=positions.device) / width
+    frequencies, gain = stretched(1.0 / theta**exponents, theta, scaling)
+    angles = positions.float()[..., None] * frequencies  # [B, T, width / 2]
     angles = torch.cat((angles, angles), dim=-1)[:, None]
-    return angles.cos(), angles.sin()
+    if gain == 1.0:
+        return angles.cos(), angles.sin()
+    return angles.cos() * gain, angles.sin() * gain
+
+
+def stretched(frequencies: Tensor, theta: float, scaling: RopeScaling | None) -> tuple[Tensor, float]:
+    """Rotary frequencies [width / 2] after scaling, and what cosines and sines are multiplied by.
+
+    linear: f / s. llama3: with wavelength w = 2π / f, f / s where w > C / low, f where w < C / high, between the two
+    a mix that is linear in C / w. yarn: a mix that is linear in the pair's number, between the pairs that turn
+    ``beta_fast`` and ``beta_slow`` times over the original context C (Peng et al. 2023, section 3.2).
+    """
+    if scaling is None:
+        return frequencies, 1.0
+    slowed = frequencies / scaling.factor
+    if scaling.kind == "linear":
+        return slowed, 1.0
+    original = scaling.original_context
+    assert original is not None  # the recipe demands it of these kinds
+    if scaling.kind == "llama3":
+        low, high = scaling.low_frequency_factor, scaling.high_frequency_factor
+        share = ((original * frequencies / (2 * math.pi) - low) / (high - low)).clamp(0, 1)
+        return (1 - share) * slowed + share * frequencies, 1.0
+    width = 2 * len(frequencies)
+
+    def pair(turns: float) -> float:
+        """The number of the pair that turns so often over the original context."""
+        return width * math.log(original / (turns * 2 * math.pi)) / (2 * math.log(theta))
+
+    first = max(math.floor(pair(scaling.beta_fast)), 0)
+    last = min(math.ceil(pair(scaling.beta_slow)), width - 1)
+    number = torch.arange(width // 2, dtype=torch.float32, device=frequencies.device)
+    share = ((number - first) / max(last - first, 0.001)).clamp(0, 1)
+    gain = scaling.attention_factor
+    return share * slowed + (1 - share) * frequencies, 0.1 * math.log(scaling.factor) + 1 if gain is None else gain
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -43,3 +85,14 @@ def sinusoidal_table(length: int, width: int) -> Tensor:
     table[:, 0::2] = torch.sin(position * rate)
     table[:, 1::2] = torch.cos(position * rate[: width // 2])
     return table
+
+
+def alibi_slopes(heads: int) -> list[float]:
+    """The slope of each head's penalty on distance (Press et al. 2021, arXiv 2108.12409, section 3).
+
+    For a power of two the geometric series 2^(-8/heads), 2^(-16/heads), …; else that of the next lower power, then
+    every second of the series of twice as many heads.
+    """
+    lower = 2 ** math.floor(math.log2(heads))
+    slopes = [2 ** (-8 * (head + 1) / lower) for head in range(lower)]
+    return slopes + [2 ** (-4 * (2 * head + 1) / lower) for head in range(heads - lower)]

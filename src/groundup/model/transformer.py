@@ -2,48 +2,23 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from groundup.model.ahead import AheadBlock
 from groundup.model.architecture import Architecture
-from groundup.model.attention import Attention, Cache, attend_reference
-from groundup.model.norm import RMSNorm
-from groundup.model.positions import rotary_table, sinusoidal_table
-
-
-class FeedForward(nn.Module):
-    """SwiGLU: down(silu(gate(x)) · up(x)) (Shazeer 2020, arXiv 2002.05202, eq. 6)."""
-
-    def __init__(self, arch: Architecture) -> None:
-        super().__init__()
-        self.gate_proj = nn.Linear(arch.hidden_size, arch.intermediate_size, bias=False)
-        self.up_proj = nn.Linear(arch.hidden_size, arch.intermediate_size, bias=False)
-        self.down_proj = nn.Linear(arch.intermediate_size, arch.hidden_size, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, T, D] to [B, T, D]."""
-        out: Tensor = self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
-        return out
-
-
-class Block(nn.Module):
-    """One layer: x + attention(norm(x)), then x + feed_forward(norm(x))."""
-
-    def __init__(self, arch: Architecture, layer: int) -> None:
-        super().__init__()
-        self.input_layernorm = RMSNorm(arch.hidden_size, arch.norm_eps)
-        self.self_attn = Attention(arch, layer)
-        self.post_attention_layernorm = RMSNorm(arch.hidden_size, arch.norm_eps)
-        self.mlp = FeedForward(arch)
-
-    def forward(
-        self, x: Tensor, rotary: tuple[Tensor, Tensor] | None, mask: Tensor | None, cache: Cache | None = None
-    ) -> Tensor:
-        """[B, T, D] to [B, T, D]."""
-        x = x + self.self_attn(self.input_layernorm(x), rotary, mask, cache)
-        out: Tensor = x + self.mlp(self.post_attention_layernorm(x))
-        return out
+from groundup.model.attend import attend_reference, repeat_heads
+from groundup.model.block import Block
+from groundup.model.context import Cache, ForwardContext, Routing, make_context
+from groundup.model.embeddings import bigram_embeddings
+from groundup.model.losses import Head, head_logits
+from groundup.model.masks import Mask, Scoring, Sight
+from groundup.model.norm import RMSNorm, make_norm
+from groundup.model.positions import sinusoidal_table
 
 
 class Decoder(nn.Module):
@@ -51,6 +26,7 @@ class Decoder(nn.Module):
 
     def __init__(self, arch: Architecture) -> None:
         super().__init__()
+        self.arch = arch
         self.embed_tokens = nn.Embedding(arch.vocabulary_size, arch.hidden_size)
         if arch.positions == "learned":
             self.embed_positions = nn.Embedding(arch.context_length, arch.hidden_size)
@@ -58,8 +34,62 @@ class Decoder(nn.Module):
             self.position_table: Tensor
             table = sinusoidal_table(arch.context_length, arch.hidden_size)
             self.register_buffer("position_table", table, persistent=False)
+        if arch.bigram_rows:
+            self.embed_bigrams = nn.Embedding(arch.bigram_rows, arch.hidden_size)
+        width = arch.kv_heads * arch.resolved_head_dim
+        valued = [layer for layer in range(arch.layers) if arch.has_value_embedding(layer)]
+        self.value_embeddings = nn.ModuleDict(
+            {str(layer): nn.Embedding(arch.vocabulary_size, width) for layer in valued}
+        )
+        self.embed_norm = RMSNorm(arch.hidden_size, arch.norm_eps, gains=False) if arch.embedding_norm else None
         self.layers = nn.ModuleList(Block(arch, layer) for layer in range(arch.layers))
-        self.norm = RMSNorm(arch.hidden_size, arch.norm_eps)
+        self.norm = nn.Identity() if arch.norm_placement == "post" else make_norm(arch, arch.hidden_size)
+        blocks = nn.ModuleList(AheadBlock(arch) for _ in range(arch.predict_ahead))
+        self.ahead = nn.ModuleDict({"layers": blocks} if arch.predict_ahead else {})
+
+    def fill_tables(self) -> None:
+        """Compute what is not stored with the weights, on their device: after they were given memory or replaced."""
+        if self.arch.positions == "sinusoidal":
+            table = sinusoidal_table(self.arch.context_length, self.arch.hidden_size)
+            self.position_table = table.to(self.embed_tokens.weight.device)
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """Embeddings [B, T, D], scaled where the architecture says so."""
+        x: Tensor = self.embed_tokens(ids)
+        return x * math.sqrt(self.arch.hidden_size) if self.arch.embedding_scale else x
+
+    def begin(self, context: ForwardContext) -> Tensor:
+        """What the first block reads, [B, T, D]."""
+        x = self.embed(context.ids)
+        if self.arch.positions == "learned":
+            x = x + self.embed_positions(context.positions)
+        if self.arch.positions == "sinusoidal":
+            x = x + self.position_table[context.positions].to(x.dtype)
+        if self.arch.bigram_rows:
+            table = self.embed_bigrams.weight
+            x = x + bigram_embeddings(context.before, context.ids, context.positions, table)
+        if self.embed_norm is not None:
+            x = self.embed_norm(x)
+        return F.dropout(x, self.arch.dropout, self.training)
+
+    def forward(self, context: ForwardContext) -> Tensor:
+        """Hidden states after the final norm, [B, T, D]."""
+        x = start = self.begin(context)
+        for layer, block in enumerate(self.layers):
+            x = block(x, context, start, self.extra(layer, context.ids))
+        hidden: Tensor = self.norm(x)
+        return hidden
+
+    def ahead_blocks(self) -> Sequence[nn.Module]:
+        """The blocks that predict further tokens, nearest first."""
+        return [block for blocks in self.ahead.values() for block in blocks.children()]
+
+    def extra(self, layer: int, ids: Tensor) -> Tensor | None:
+        """The tokens' value embeddings [B, T, kv_heads * hd] of a layer that has them."""
+        if not self.arch.has_value_embedding(layer):
+            return None
+        found: Tensor = self.value_embeddings[str(layer)](ids)
+        return found
 
 
 class Transformer(nn.Module):
@@ -81,46 +111,51 @@ class Transformer(nn.Module):
         """The output matrix [V, D]: the embedding itself when tied."""
         return self.model.embed_tokens.weight if self.arch.tied_embeddings else self.lm_head.weight
 
+    @property
+    def head(self) -> Head:
+        """What losses need of the head."""
+        return Head(self.head_weight, self.arch.logit_softcap)
+
     def forward(
         self,
         ids: Tensor,
         *,
         positions: Tensor | None = None,
-        mask: Tensor | None = None,
+        mask: Mask = None,
         cache: Cache | None = None,
+        routings: list[Routing] | None = None,
     ) -> Tensor:
         """Hidden states after the final norm.
 
         Args:
             ids: [B, T] int64 token ids.
             positions: [B, T] int64 places in each token's own document; None counts from 0.
-            mask: bool [B, 1, T, S], true where a query may see a key; None = causal over the row.
-            cache: keys and values of earlier tokens; ``mask`` then spans all S of them.
+            mask: packed documents, or bool [B, 1, T, S], true where a query may see a key; None = causal over the row.
+            cache: earlier tokens; ``mask`` then spans all S of them.
+            routings: a list to which each mixture of experts adds where it sent the tokens: what its losses need.
 
         Returns:
             [B, T, D] in the dtype of the weights (or of autocast).
         """
-        x, rotary = self.embed(ids, positions)
-        for block in self.model.layers:
-            x = block(x, rotary, mask, cache)
-        hidden: Tensor = self.model.norm(x)
+        hidden: Tensor = self.model(make_context(self.arch, ids, positions, mask, cache, routings=routings))
         return hidden
 
-    def embed(self, ids: Tensor, positions: Tensor | None = None) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
-        """What the first block reads: embeddings [B, T, D], and the rotary table where positions are rotary."""
-        decoder, arch = self.model, self.arch
-        if positions is None:
-            positions = torch.arange(ids.shape[1], device=ids.device)[None]
-        x: Tensor = decoder.embed_tokens(ids)
-        if arch.positions == "rotary":
-            return x, rotary_table(positions, arch.head_dim, arch.rope_theta)
-        if arch.positions == "learned":
-            return x + decoder.embed_positions(positions), None
-        return x + decoder.position_table[positions].to(x.dtype), None
+    def look_ahead(
+        self, hidden: Tensor, ids: Tensor, *, positions: Tensor | None = None, mask: Mask = None
+    ) -> list[Tensor]:
+        """Hidden states that predict further tokens: the k-th [B, T, D] knows k more ids of the row than ``hidden``
+        does, and predicts the one after them. Places whose further ids are of another document hold nothing of
+        use."""
+        context = make_context(self.arch, ids, positions, mask, None)
+        states = []
+        for number, block in enumerate(self.model.ahead_blocks(), start=1):
+            hidden = block(hidden, self.model.embed(ids.roll(-number, dims=1)), context)
+            states.append(hidden)
+        return states
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Scores over the vocabulary, [..., D] to [..., V] in the dtype of the product."""
-        return F.linear(hidden, self.head_weight)
+        return head_logits(hidden, self.head)
 
 
 @torch.no_grad()
@@ -133,12 +168,13 @@ def attention_weights(model: Transformer, ids: Tensor) -> list[Tensor]:
     Returns:
         for each layer [heads, T, T] float32; row t is where token t looked.
     """
-    x, rotary = model.embed(ids[None])
-    seen = []
-    for block in model.model.layers:
-        assert isinstance(block, Block)
-        q, k, _ = block.self_attn.project(block.input_layernorm(x), rotary)
-        k = k.repeat_interleave(model.arch.heads // model.arch.kv_heads, dim=1)
-        seen.append(attend_reference(q, k, k, None)[1][0].float())
-        x = block(x, rotary, None)
+    seen: list[Tensor] = []
+
+    def kernel(q: Tensor, k: Tensor, v: Tensor, sight: Sight, rule: Scoring) -> Tensor:
+        k, v = repeat_heads(k, q.shape[1]), repeat_heads(v, q.shape[1])
+        out, weights = attend_reference(q, k, v, sight.mask, rule, sight.distance)
+        seen.append(weights[0].float())
+        return out
+
+    model.model(make_context(model.arch, ids[None], None, None, None, kernel))
     return seen

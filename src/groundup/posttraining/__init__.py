@@ -22,7 +22,7 @@ from groundup.posttraining.records import (
     read_conversations,
     read_preferences,
 )
-from groundup.posttraining.sft import sft
+from groundup.posttraining.sft import held_out, sft
 
 __all__ = [
     "Conversation",
@@ -36,6 +36,7 @@ __all__ = [
     "dpo",
     "dpo_loss",
     "fit",
+    "held_out",
     "pack",
     "preference_of",
     "read_conversations",

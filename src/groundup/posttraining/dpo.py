@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 from torch import Tensor
 
 from groundup.hardware import Hardware
-from groundup.model import IGNORE, Transformer, document_mask, scored_logprobs
+from groundup.model import IGNORE, PackedMask, Transformer, scored_logprobs
 from groundup.posttraining.losses import dpo_loss
 from groundup.posttraining.pairs import EncodedPair, PairSource, fit
 from groundup.posttraining.records import read_preferences
@@ -22,16 +22,27 @@ from groundup.posttraining.sft import chat_prompt
 from groundup.recipe import DpoSection
 from groundup.run import UserError, atomic_path, progress, sha256_file
 from groundup.tokenizer import Tokenizer, encode_chat
-from groundup.training import Job, autocast, load_start, make_plan, prepare, sampler, save_final, to_tensors, train
+from groundup.training import (
+    Job,
+    autocast,
+    decoder_flops,
+    load_start,
+    make_plan,
+    prepare,
+    sampler,
+    save_final,
+    to_tensors,
+    train,
+)
 
 Tensors = dict[str, Tensor]
 
 
 def answer_logprobs(model: Transformer, batch: Tensors) -> tuple[Tensor, Tensor]:
     """Log-probabilities of whole answers, [rows, K] for the chosen and [rows, K] for the rejected, float32."""
-    mask = document_mask(batch["documents"], batch["branches"])
+    mask = PackedMask(batch["documents"], batch["branches"])
     hidden = model(batch["ids"], positions=batch["positions"], mask=mask)
-    logprobs = scored_logprobs(hidden, model.head_weight, batch["targets"])
+    logprobs = scored_logprobs(hidden, model.head, batch["targets"])
     most = batch["present"].shape[1]
     sums = torch.zeros(len(logprobs), 2 * most, dtype=torch.float32, device=logprobs.device)
     sums = sums.scatter_add(1, batch["slots"], logprobs * (batch["targets"] != IGNORE))
@@ -46,6 +57,9 @@ class DpoObjective:
 
     def count(self, rows: Any) -> int:
         return int(rows.present.sum())
+
+    def flops(self, model: Transformer, rows: Any) -> float:
+        return decoder_flops(model, rows)
 
     def loss(self, model: Transformer, batch: Tensors) -> tuple[Tensor, Tensors]:
         chosen, rejected = answer_logprobs(model, batch)
@@ -114,6 +128,7 @@ def reference_logprobs(
                 return kept
     result = np.zeros((len(source.pairs), 2), np.float32)
     count = 16 * source.multiple
+    model.eval()  # no dropout in what the policy is compared with
     with progress("reference log-probabilities", total=len(source.pairs), unit="pair") as bar, torch.no_grad():
         for start in range(0, len(source.pairs), count):
             numbers = list(range(start, min(start + count, len(source.pairs))))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from groundup.hardware import Hardware
 from groundup.model import renew_blocks
-from groundup.posttraining.records import read_conversations, tables
+from groundup.posttraining.records import Conversation, read_conversations, tables
 from groundup.recipe import SftSection
 from groundup.run import UserError, progress, read_json, staged_directory, write_json
 from groundup.tokenizer import (
@@ -24,6 +24,17 @@ from groundup.training import load_start, prepare, sampler, train_on_rows, valid
 
 HELD_OUT = 64
 """One conversation in so many, by the checksum of its text, validates and never trains."""
+
+
+def is_held_out(conversation: Conversation) -> bool:
+    """Whether a conversation validates, and so is measured, and never trains."""
+    text = "\n".join(str(message["content"]) for message in conversation.messages)
+    return zlib.crc32(text.encode("utf-8", "surrogatepass")) % HELD_OUT == 0
+
+
+def held_out(section: SftSection, *, seed: int) -> Iterator[Conversation]:
+    """The conversations of a section's data that its stage never learns from. Raises as `read_conversations` does."""
+    return filter(is_held_out, read_conversations(section.data, seed))
 
 
 def write_data(section: SftSection, tokenizer: Tokenizer, out: Path, *, seed: int, fingerprint: str) -> dict[str, Any]:
@@ -56,13 +67,12 @@ def write_data(section: SftSection, tokenizer: Tokenizer, out: Path, *, seed: in
                 raise UserError(
                     error.what, where=f"{conversation.where} {error.where}", expected=error.expected
                 ) from None
-            text = "\n".join(str(message["content"]) for message in conversation.messages)
-            held_out = zlib.crc32(text.encode("utf-8", "surrogatepass")) % HELD_OUT == 0
-            (validation if held_out else training).add(chat.ids, conversation.source, chat.loss_mask)
+            aside = is_held_out(conversation)
+            (validation if aside else training).add(chat.ids, conversation.source, chat.loss_mask)
             counts["conversations"] += 1
             counts["tokens"] += len(chat.ids)
             counts["supervised_tokens"] += sum(chat.loss_mask)
-            learned += 0 if held_out else sum(chat.loss_mask)
+            learned += 0 if aside else sum(chat.loss_mask)
             bar.advance()
         if not training.close()["documents"]:
             raise UserError("no conversation is left to learn from", where="[sft] data")

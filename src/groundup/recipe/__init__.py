@@ -22,17 +22,20 @@ from groundup.recipe.evaluate import EvaluateSection
 from groundup.recipe.expect import Expectation, parse_expectation
 from groundup.recipe.export import ExportSection
 from groundup.recipe.hardware import HardwareSection
+from groundup.recipe.importing import ImportSection
 from groundup.recipe.load import builtin_recipes, dump_toml, load_recipe, parse_recipe
 from groundup.recipe.model import ModelSection
 from groundup.recipe.personal import PersonalDataSection
 from groundup.recipe.pretrain import PretrainSection
-from groundup.recipe.recipe import KINDS, TRAINING_KINDS, Recipe, Stage
+from groundup.recipe.recipe import DECODER_KINDS, KINDS, TRAINING_KINDS, Recipe, Stage
 from groundup.recipe.run import RunSection
+from groundup.recipe.seq2seq import EncoderDecoderShape, PairsTable, Seq2SeqSection
 from groundup.recipe.sft import DataTable, SftSection
 from groundup.recipe.tokenizer import TokenizerSection
 from groundup.recipe.training import OptimizerTable, ScheduleTable, TokenTrainSection, TrainSection
 
 __all__ = [
+    "DECODER_KINDS",
     "KINDS",
     "TRAINING_KINDS",
     "BookSection",
@@ -44,17 +47,21 @@ __all__ = [
     "PersonalDataSection",
     "DataTable",
     "DpoSection",
+    "EncoderDecoderShape",
     "EvaluateSection",
     "Expectation",
     "ExportSection",
     "HardwareSection",
+    "ImportSection",
     "ModelSection",
     "OptimizerTable",
+    "PairsTable",
     "PretrainSection",
     "Recipe",
     "RecipeError",
     "RunSection",
     "ScheduleTable",
+    "Seq2SeqSection",
     "SftSection",
     "SourceTable",
     "Stage",

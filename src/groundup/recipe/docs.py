@@ -10,10 +10,12 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from groundup.recipe.base import written_fields
 from groundup.recipe.corpus import SourceTable
 from groundup.recipe.load import builtin_recipes
 from groundup.recipe.presets import PRESETS
 from groundup.recipe.recipe import Recipe
+from groundup.recipe.seq2seq import PairsTable
 from groundup.recipe.sft import DataTable
 from groundup.recipe.training import OptimizerTable, ScheduleTable
 
@@ -25,7 +27,7 @@ A recipe is a TOML file that says everything a build is made from. `groundup bui
 file, and `--set section.key=value` changes one value. Unknown keys are refused with the nearest valid name.
 A stage runs if its section is present, so an empty `[corpus]` is a corpus stage with every default.
 
-A further stage is `[stages.NAME]` with `kind` (pretrain, sft, dpo, evaluate, export or book) and the keys of
+A further stage is `[stages.NAME]` with `kind` (pretrain, sft, dpo, seq2seq, evaluate, export or book) and the keys of
 that kind; training stages have `start`, the stage whose weights they begin from.
 """
 _TABLES: tuple[tuple[str, type[BaseModel]], ...] = (
@@ -33,6 +35,7 @@ _TABLES: tuple[tuple[str, type[BaseModel]], ...] = (
     ("`optimizer`, in every training section", OptimizerTable),
     ("`schedule`, in every training section", ScheduleTable),
     ("An item of `sft.data` and `dpo.data`", DataTable),
+    ("An item of `seq2seq.data`", PairsTable),
 )
 
 
@@ -40,7 +43,7 @@ def recipe_markdown() -> str:
     """The whole page."""
     parts = [_HEAD, "## Built-in recipes\n"]
     parts.append("\n".join(f"- `{name}`: {about}" for name, about in builtin_recipes().items()) + "\n")
-    for name, field in Recipe.model_fields.items():
+    for name, field in written_fields(Recipe).items():
         sections = [part for part in _alternatives(field.annotation) if _is_model(part)]
         parts.append(f"## `[{name}]`\n\n{field.description}\n")
         if len(sections) == 1:

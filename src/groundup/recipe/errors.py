@@ -26,5 +26,5 @@ class RecipeError(ValueError):
 
 def nearest(name: str, valid: Iterable[str]) -> str | None:
     """A hint naming the valid name closest to ``name``, or None where nothing is close."""
-    found = get_close_matches(name, list(valid), n=1, cutoff=0.5)
+    found = get_close_matches(name, list(valid), n=1, cutoff=0.55)
     return f"did you mean {found[0]!r}?" if found else None

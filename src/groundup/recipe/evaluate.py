@@ -19,8 +19,9 @@ class EvaluateSection(Section):
     tasks: tuple[str, ...] = Field(
         default=("bits_per_byte",),
         min_length=1,
-        description="What is measured: `bits_per_byte`, `storyworld_qa`, `storyworld_honesty`, "
-        "`storyworld_harmlessness`, `storyworld_helpfulness`, or a JSONL file of tasks.",
+        description="What is measured: `bits_per_byte` (of documents that the corpus holds out), `answers` (bits per "
+        "byte of what the assistant says in conversations that `[sft]` holds out), `storyworld_qa`, "
+        "`storyworld_honesty`, `storyworld_harmlessness`, `storyworld_helpfulness`, or a JSONL file of tasks.",
     )
     questions: int = Field(
         default=300, gt=0, description="Questions (and requests) asked in each split. Unit: questions."

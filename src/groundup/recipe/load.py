@@ -11,7 +11,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from groundup.recipe.base import written_fields
 from groundup.recipe.errors import RecipeError, nearest
+from groundup.recipe.importing import with_import
+from groundup.recipe.model import ModelSection
 from groundup.recipe.names import Source, check_names, dotted
 from groundup.recipe.overrides import apply_overrides, parse_override
 from groundup.recipe.recipe import Recipe
@@ -50,6 +53,7 @@ def parse_recipe(text: str, overrides: Sequence[str] = (), *, name: str = "recip
     origin = Source(source, text, {tuple(parse_override(each)[0]): each for each in overrides})
     _check_tables(raw, origin)
     check_names(raw, Recipe, origin)
+    raw = with_import(raw)
     try:
         # JSON mode: types are strict, yet arrays fit tuples and whole numbers fit floats.
         recipe = Recipe.model_validate_json(json.dumps(raw, default=str), strict=True)
@@ -61,10 +65,13 @@ def parse_recipe(text: str, overrides: Sequence[str] = (), *, name: str = "recip
 
 
 def dump_toml(recipe: Recipe) -> str:
-    """The complete recipe as TOML; reading it gives an equal recipe. Absent options are left out."""
+    """The complete recipe as TOML; reading it gives an equal recipe. Absent options are left out, and so is the default
+    shape where an imported checkpoint has its own."""
     import tomli_w
 
-    return tomli_w.dumps(recipe.model_dump(mode="json", exclude_none=True))
+    shapeless = recipe.import_ is not None and recipe.model == ModelSection()
+    content = recipe.model_dump(mode="json", exclude_none=True, exclude={"model"} if shapeless else None)
+    return tomli_w.dumps(content)
 
 
 def _read(name_or_path: str | Path) -> tuple[str, str, str]:
@@ -91,7 +98,7 @@ def _read(name_or_path: str | Path) -> tuple[str, str, str]:
 def _check_tables(raw: Mapping[str, Any], source: Source) -> None:
     """Sections must be tables; a bare key at the top is a forgotten header."""
     for key, value in raw.items():
-        if key in Recipe.model_fields and not isinstance(value, dict):
+        if key in written_fields(Recipe) and not isinstance(value, dict):
             raise RecipeError(f"{key} = {value!r} is no section", where=source.place((key,)), expected=f"[{key}]")
 
 

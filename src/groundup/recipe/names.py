@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
+from groundup.recipe.base import written_fields
 from groundup.recipe.errors import RecipeError, nearest
 
 Path = tuple[str | int, ...]
@@ -40,7 +41,7 @@ def check_names(raw: Mapping[str, Any], model: type[BaseModel], source: Source, 
         source: where the recipe was read, for messages.
         path: keys and indices from the top of the recipe to ``raw``.
     """
-    fields = model.model_fields
+    fields = written_fields(model)
     for key, value in raw.items():
         here = (*path, key)
         if key not in fields:

@@ -6,9 +6,9 @@ import re
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
-from groundup.recipe.base import Section
+from groundup.recipe.base import Section, written_fields
 from groundup.recipe.book import BookSection
 from groundup.recipe.corpus import CorpusSection
 from groundup.recipe.dpo import DpoSection
@@ -17,30 +17,36 @@ from groundup.recipe.evaluate import EvaluateSection
 from groundup.recipe.expect import parse_expectation
 from groundup.recipe.export import ExportSection
 from groundup.recipe.hardware import HardwareSection
+from groundup.recipe.importing import ImportSection, foreign_fields
 from groundup.recipe.model import ModelSection
 from groundup.recipe.pretrain import PretrainSection
 from groundup.recipe.run import RunSection
+from groundup.recipe.seq2seq import Seq2SeqSection
 from groundup.recipe.sft import SftSection
 from groundup.recipe.tokenizer import TokenizerSection
 from groundup.recipe.training import TrainSection
 
 StageSection = Annotated[
-    PretrainSection | SftSection | DpoSection | EvaluateSection | ExportSection | BookSection,
+    PretrainSection | SftSection | DpoSection | Seq2SeqSection | EvaluateSection | ExportSection | BookSection,
     Field(discriminator="kind"),
 ]
 AnySection = (
-    CorpusSection
+    ImportSection
+    | CorpusSection
     | TokenizerSection
     | PretrainSection
     | SftSection
     | DpoSection
+    | Seq2SeqSection
     | EvaluateSection
     | ExportSection
     | BookSection
 )
 # Stages of the same rank run in the order they are written; the ranks are the way data flows.
-KINDS = ("corpus", "tokenizer", "pretrain", "sft", "dpo", "evaluate", "export", "book")
-TRAINING_KINDS = ("pretrain", "sft", "dpo")
+KINDS = ("import", "corpus", "tokenizer", "pretrain", "sft", "dpo", "seq2seq", "evaluate", "export", "book")
+# Those that make a decoder-only model, which is what all but translation is about; and all that train, in place.
+DECODER_KINDS = ("import", "pretrain", "sft", "dpo")
+TRAINING_KINDS = ("pretrain", "sft", "dpo", "seq2seq")
 
 
 @dataclass(frozen=True)
@@ -56,13 +62,20 @@ class Stage:
 class Recipe(Section):
     """Everything a build is made from. A stage runs if its section is present."""
 
+    # `import` is a word of Python's own: the attribute is `import_`, the section is not.
+    model_config = ConfigDict(validate_by_name=True, validate_by_alias=True, serialize_by_alias=True)
+
     run: RunSection = Field(default=RunSection(), description="Name and seed.")
+    import_: ImportSection | None = Field(
+        default=None, alias="import", description="The checkpoint of others that is gone on from."
+    )
     corpus: CorpusSection | None = Field(default=None, description="Which texts the model learns from.")
     tokenizer: TokenizerSection | None = Field(default=None, description="How text becomes ids.")
     model: ModelSection = Field(default=ModelSection(), description="The shape of the transformer.")
     pretrain: PretrainSection | None = Field(default=None, description="Learning to continue text.")
     sft: SftSection | None = Field(default=None, description="Learning to answer.")
     dpo: DpoSection | None = Field(default=None, description="Learning what is preferred.")
+    seq2seq: Seq2SeqSection | None = Field(default=None, description="Learning to translate, apart from the rest.")
     stages: dict[str, StageSection] = Field(
         default={},
         description="Further stages, each `[stages.NAME]` with its `kind`, so that a kind may occur often.",
@@ -80,7 +93,7 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _holds_together(self) -> Recipe:
         for name in self.stages:
-            if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or name in Recipe.model_fields:
+            if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or name in written_fields(Recipe):
                 raise ValueError(
                     f"[stages.{name}]: a stage's name is lower-case letters, digits and _, not a section's"
                 )
@@ -96,14 +109,16 @@ class Recipe(Section):
                         + (f"; {hint}" if hint else "")
                     )
             self._check_reference_kinds(stage, kinds)
+            self._check_tasks(stage)
+        self._check_import()
         self.ordered_stages()
         for key, condition in self.expect.items():
             expectation = parse_expectation(key, condition)
             if expectation.model not in names and not expectation.model.startswith("baseline_"):
                 hint = nearest(expectation.model, names)
                 raise ValueError(f"[expect] {key!r}: no stage {expectation.model!r}" + (f"; {hint}" if hint else ""))
-        if self.expect and "evaluate" not in kinds.values():
-            raise ValueError("[expect] needs an [evaluate] section, which measures the scores")
+        if self.expect and not {"evaluate", "seq2seq"} & set(kinds.values()):
+            raise ValueError("[expect] needs an [evaluate] section (or [seq2seq]), which measures the scores")
         return self
 
     def _check_reference_kinds(self, stage: Stage, kinds: dict[str, str]) -> None:
@@ -116,12 +131,41 @@ class Recipe(Section):
         else:
             references = (stage.start,) if stage.start else ()
         for reference in references:
-            if kinds[reference] not in TRAINING_KINDS:
+            if kinds[reference] not in DECODER_KINDS:
                 raise ValueError(f"[{stage.name}] needs a trained model, which stage {reference!r} doesn't make")
+
+    def _check_import(self) -> None:
+        """What of a recipe contradicts an imported checkpoint."""
+        if self.import_ is None:
+            return
+        if self.tokenizer is None:
+            raise ValueError("[import] brings a vocabulary: [tokenizer] is missing")
+        if given := foreign_fields(self.tokenizer):
+            raise ValueError(
+                f"[tokenizer] {', '.join(given)} can't be given beside [import], which brings its vocabulary; "
+                "`import.tokenizer` names one that is elsewhere"
+            )
+        if self.book is not None:
+            raise ValueError("[book] tells how a model was made from the ground up; that of an import it can't tell")
+
+    def _check_tasks(self, stage: Stage) -> None:
+        """What an evaluate stage measures must be there."""
+        if not isinstance(stage.section, EvaluateSection):
+            return
+        if "bits_per_byte" in stage.section.tasks and self.corpus is None:
+            raise ValueError(
+                f"[{stage.name}] bits_per_byte is measured on documents that [corpus] holds out, and there is none"
+            )
+        if "answers" in stage.section.tasks and not self.tuning_stages():
+            raise ValueError(
+                f"[{stage.name}] answers is measured on conversations that [sft] holds out, and there is none"
+            )
 
     def _declared(self) -> list[Stage]:
         """Every stage, in the order of the sections."""
-        named: list[tuple[str, Any]] = [(name, getattr(self, name)) for name in KINDS]
+        named: list[tuple[str, Any]] = [
+            (name, getattr(self, "import_" if name == "import" else name)) for name in KINDS
+        ]
         named += self.stages.items()
         return [
             Stage(name, section.kind, section, getattr(section, "start", None))
@@ -130,8 +174,8 @@ class Recipe(Section):
         ]
 
     def trained_stages(self) -> list[str]:
-        """Names of the training stages in the order they run; the last is the finished model."""
-        waiting = [stage for stage in self._declared() if stage.kind in TRAINING_KINDS]
+        """Names of the stages that make a decoder, in the order they run; the last is the finished model."""
+        waiting = [stage for stage in self._declared() if stage.kind in DECODER_KINDS]
         waiting.sort(key=lambda stage: KINDS.index(stage.kind))
         ordered: list[str] = []
         while waiting:
@@ -141,6 +185,10 @@ class Recipe(Section):
             ordered.append(ready.name)
             waiting.remove(ready)
         return ordered
+
+    def tuning_stages(self) -> list[Stage]:
+        """The stages that learn from conversations, of each of which some are held out."""
+        return [stage for stage in self._declared() if isinstance(stage.section, SftSection)]
 
     def evaluated_models(self, section: EvaluateSection) -> tuple[str, ...]:
         """The stages an evaluate section measures, with its default resolved."""
@@ -158,16 +206,18 @@ class Recipe(Section):
     def inputs(self, stage: Stage) -> list[str]:
         """Names of the stages that ``stage`` reads."""
         section = stage.section
-        if isinstance(section, CorpusSection):
+        if isinstance(section, ImportSection | CorpusSection | Seq2SeqSection):
             return []
+        imported = ["import"] if self.import_ is not None else []
+        corpus = ["corpus"] if self.corpus is not None or not imported else []  # tuning an import does without
         if isinstance(section, TokenizerSection):
-            return ["corpus"]
+            return corpus + imported
         if isinstance(section, TrainSection):
             # Tuning stages make their own data; only pretraining reads the corpus itself.
             reads = ["corpus", "tokenizer"] if isinstance(section, PretrainSection) else ["tokenizer"]
             return reads + ([stage.start] if stage.start else [])
         if isinstance(section, EvaluateSection):
-            return ["corpus", "tokenizer", *self.evaluated_models(section)]
+            return [*corpus, "tokenizer", *self.evaluated_models(section)]
         if isinstance(section, ExportSection):
             return ["tokenizer", self.exported_stage(section)]
         return [other.name for other in self._declared() if other.kind != "book"]

@@ -46,8 +46,13 @@ class OptimizerTable(Section):
 
 
 class ScheduleTable(Section):
-    """Warm-up, stable, decay: the learning rate rises, holds, and falls in a straight line."""
+    """The learning rate rises, holds (or sinks slowly), and falls in a straight line."""
 
+    kind: Literal["wsd", "inverse_sqrt"] = Field(
+        default="wsd",
+        description="Between warm-up and cool-down the rate stays (`wsd`: warm-up, stable, decay), or falls with the "
+        "square root of the step (`inverse_sqrt`, Vaswani et al. 2017; with cooldown_fraction = 0 it is theirs).",
+    )
     warmup_fraction: float = Field(
         default=0.02, ge=0, le=1, description="Share of the steps over which the rate rises from 0."
     )

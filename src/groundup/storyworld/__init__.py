@@ -6,6 +6,7 @@ answers are read from the simulator's state, never from its text. The room promi
 - the same seed gives the same bytes on any platform, and item ``i`` of a stream needs no other item;
 - the test splits are disjoint from training by construction: their stories, their held-out names and (colour, object)
   pairs, their greater length and their phrasings appear in no training stream;
+- sentence pairs to translate (``translation``), whose test sentences share their set of words with no training one;
 - a judge that reads the whole of an answer and accepts exactly one claim.
 """
 
@@ -22,12 +23,14 @@ from groundup.storyworld.questions import KINDS, UNKNOWN, Question, questions, u
 from groundup.storyworld.requests import Request, RequestVerdict, judge_request, requests
 from groundup.storyworld.streams import Preference, conversations, documents, preferences
 from groundup.storyworld.tales import TaleRequest, make_tale_request, tale_reward
+from groundup.storyworld.translation import TRANSLATION_SPLITS, SentencePair, translation_tests, translations
 from groundup.storyworld.world import SPLITS, TRAINING_EVENTS
 
 __all__ = [
     "KINDS",
     "SPLITS",
     "TRAINING_EVENTS",
+    "TRANSLATION_SPLITS",
     "UNKNOWN",
     "UNSEEN_NAMES",
     "AnswerVerdict",
@@ -35,6 +38,7 @@ __all__ = [
     "Question",
     "Request",
     "RequestVerdict",
+    "SentencePair",
     "TaleRequest",
     "conversations",
     "copy_last",
@@ -50,5 +54,7 @@ __all__ = [
     "random_answer",
     "requests",
     "tale_reward",
+    "translation_tests",
+    "translations",
     "unknown_questions",
 ]

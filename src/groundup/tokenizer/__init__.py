@@ -13,7 +13,7 @@ shards (`shards`), from which `packing` and `loader` serve training. `chat` enco
 from groundup.tokenizer.adopt import adopt, adopted_files
 from groundup.tokenizer.bpe import train_bpe
 from groundup.tokenizer.buckets import Buckets
-from groundup.tokenizer.build import build_tokenizer
+from groundup.tokenizer.build import build_tokenizer, write_vocabulary
 from groundup.tokenizer.chat import EncodedChat, Reply, check_messages, encode_chat, parse_reply
 from groundup.tokenizer.extend import extend
 from groundup.tokenizer.loader import Loader, Prefetch, Ramp
@@ -48,4 +48,5 @@ __all__ = [
     "extend",
     "parse_reply",
     "train_bpe",
+    "write_vocabulary",
 ]

@@ -121,8 +121,8 @@ def advise(
         sizes = np.concatenate([sizes, beyond])
         ratios = np.concatenate([counted, extrapolate(curve.sizes, counted, beyond)])
     # FLOPs a token are linear in the size: the head is its only part that the size enters.
-    base, one = (flops_per_token(replace(arch, vocabulary_size=number), context) for number in (0, 1))
-    heads = (one - base) * sizes
+    one, two = (flops_per_token(arch.replace(vocabulary_size=number), context) for number in (1, 2))
+    base, heads = 2 * one - two, (two - one) * sizes
     flops = (base + heads) * ratios
     best = int(np.argmin(flops))
 

@@ -86,11 +86,32 @@ def build_tokenizer(
     return metrics
 
 
+def write_vocabulary(section: TokenizerSection, out: Path) -> dict[str, Any]:
+    """Make out/tokenizer.json and out/pieces.json of an adopted vocabulary, for a run that has no corpus.
+
+    Returns the stage's metrics. Raises UserError for files that `adopt` refuses.
+    """
+    if section.adopt is None:
+        raise ValueError("without a corpus there is nothing to learn a vocabulary from")
+    tokenizer, vocabulary = _make_vocabulary(section, out, 0)
+    tokenizer.save(out)
+    write_json(out / "pieces.json", vocabulary["pieces"])
+    return {"vocabulary_size": tokenizer.vocabulary_size, "engine": tokenizer.engine}
+
+
 def _vocabulary(section: TokenizerSection, corpus: Path, folder: Path, total: int) -> tuple[Tokenizer, dict[str, Any]]:
     """Make folder/tokenizer.json, unless it is there; it, and {"sample_bytes", "pieces"}."""
     record = folder / "vocabulary.json"
     if record.exists():
         return Tokenizer.load(folder), read_json(record)
+    tokenizer, made = _make_vocabulary(section, corpus, total)
+    tokenizer.save(folder)
+    write_json(record, made)
+    return tokenizer, made
+
+
+def _make_vocabulary(section: TokenizerSection, corpus: Path, total: int) -> tuple[Tokenizer, dict[str, Any]]:
+    """Adopt a vocabulary, or learn it from so many bytes of the corpus; it, and {"sample_bytes", "pieces"}."""
     pieces: dict[int, list[int]] = {}
     size = 0
     if section.adopt is not None:
@@ -115,10 +136,7 @@ def _vocabulary(section: TokenizerSection, corpus: Path, folder: Path, total: in
             f"the corpus gives {tokenizer.vocabulary_size} tokens, not the {section.vocabulary_size} asked for: "
             f"no pair occurs {section.min_frequency} times any more"
         )
-    tokenizer.save(folder)
-    made = {"sample_bytes": size, "pieces": {str(number): ids for number, ids in pieces.items()}}
-    write_json(record, made)
-    return tokenizer, made
+    return tokenizer, {"sample_bytes": size, "pieces": {str(number): ids for number, ids in pieces.items()}}
 
 
 def _learn(say: Callable[[float], None], section: TokenizerSection, corpus: str, total: int) -> tuple[str, int]:

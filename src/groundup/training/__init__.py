@@ -9,17 +9,19 @@ In come packed rows, an objective and a recipe's section; out come weights in ``
 - a step that is not to be trusted (non-finite, spiking) touches neither weights nor optimizer;
 - what a probe decides is written to ``plan.json`` before the first update and never decided again.
 
-``loop.py`` is the loop; ``objective.py`` says what an objective is; ``pretrain.py`` shows a driver.
+``loop.py`` is the loop; ``objective.py`` says what an objective is; ``pretrain.py`` shows a driver, and ``seq2seq.py``
+one for a model of another kind.
 """
 
 from groundup.training.budget import Plan
 from groundup.training.compute import autocast, prepare
 from groundup.training.journal import read_journal
 from groundup.training.loop import Job, train
-from groundup.training.objective import NextToken, Objective, Rows, Source, to_tensors
+from groundup.training.objective import NextToken, Objective, Rows, Source, decoder_flops, to_tensors
 from groundup.training.optimizers import Optimizer, orthogonalise
 from groundup.training.pretrain import pretrain
 from groundup.training.schedule import lr_factor
+from groundup.training.seq2seq import seq2seq
 from groundup.training.stage import load_start, make_plan, sampler, save_final, train_on_rows
 from groundup.training.validation import validator
 
@@ -32,6 +34,7 @@ __all__ = [
     "Rows",
     "Source",
     "autocast",
+    "decoder_flops",
     "lr_factor",
     "load_start",
     "make_plan",
@@ -41,6 +44,7 @@ __all__ = [
     "read_journal",
     "sampler",
     "save_final",
+    "seq2seq",
     "to_tensors",
     "train",
     "train_on_rows",

@@ -1,4 +1,4 @@
-"""The one training loop. Pretraining, SFT and DPO differ in their rows and their objective, not here.
+"""The one training loop. Pretraining, SFT, DPO and translation differ in their rows and their objective, not here.
 
     rows of update n -> micro-batches -> summed losses / one count -> gradients -> guard -> optimizer -> checkpoint
 
@@ -12,16 +12,16 @@ import faulthandler
 import math
 import sys
 import time
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from groundup.hardware import Hardware
-from groundup.model import Transformer, flops_per_token
 from groundup.recipe import TrainSection
 from groundup.run import GroundupError, Interrupted, human, log, progress
 from groundup.tokenizer import Prefetch
@@ -43,13 +43,13 @@ SHOWN_WAIT = 0.01
 
 @dataclass(frozen=True)
 class Job:
-    """Everything the loop needs to know about a training stage."""
+    """Everything the loop needs to know about a training stage. Of the model only the objective knows more."""
 
     stage: str
     kind: str
     out: Path
     fingerprint: str
-    model: Transformer
+    model: nn.Module
     objective: Objective
     source: Source
     section: TrainSection
@@ -57,8 +57,8 @@ class Job:
     hardware: Hardware
     seed: int
     should_stop: Callable[[], bool]
-    validate: Callable[[Transformer], dict[str, float]] | None = None
-    sample: Callable[[Transformer, int], list[dict[str, Any]]] | None = None
+    validate: Callable[[Any], dict[str, float]] | None = None
+    sample: Callable[[Any, int], list[dict[str, Any]]] | None = None
 
 
 @dataclass
@@ -122,8 +122,8 @@ class Trainer:
         self.peak = job.hardware.matrix_gflops.get(job.hardware.precision, 0.0) * 1e9
 
     def flops(self, rows: Rows) -> float:
-        """Training FLOPs of an update's tokens, padding not counted."""
-        return rows.tokens * flops_per_token(self.job.model.arch, rows.length)
+        """Training FLOPs of an update, padding not counted."""
+        return self.job.objective.flops(self.model, rows)
 
     def gradients(self, rows: Rows) -> tuple[float, dict[str, float]]:
         """Leave the update's gradient in the weights; return its loss and the objective's other means.
@@ -159,6 +159,8 @@ class Trainer:
         if not job.objective.count(rows):  # a norm of 0 would teach the guard that every other one is a spike
             self.done.without_targets += 1
             return {"lr": factor, **self.counts()}
+        # Dropout is drawn anew for each update, whatever was drawn before: by an earlier stage, or another process.
+        torch.manual_seed(zlib.crc32(f"{job.seed}/{job.stage}/{step}".encode()))
         loss, means = self.gradients(rows)
         norm = gradient_norm(self.model).item()
         accepted = self.guard.accepts(loss, norm, step)
@@ -183,7 +185,6 @@ class Trainer:
             return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
 
         state = copies(self.optimizer.tensors())
-        state["rng.torch"] = torch.get_rng_state()
         trainer = {
             "tokens": self.done.tokens,
             "seconds": self.done.seconds,
@@ -202,7 +203,6 @@ class Trainer:
             for name, weight in self.model.named_parameters():
                 weight.copy_(snapshot.model[name])
         self.optimizer.load(snapshot.optimizer)
-        torch.set_rng_state(snapshot.optimizer["rng.torch"])
         trainer = snapshot.trainer
         self.done = Progress(
             snapshot.step,

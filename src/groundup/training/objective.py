@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import fields
 from typing import Any, ClassVar, Protocol, Self
 
@@ -9,7 +10,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from groundup.model import Transformer, cross_entropy_sum, document_mask
+from groundup.model import (
+    IGNORE,
+    PackedMask,
+    Routing,
+    Transformer,
+    balance_loss,
+    cross_entropy_sum,
+    flops_per_token,
+    router_z_loss,
+    targets_ahead,
+)
 
 Tensors = dict[str, Tensor]
 INDICES = ("ids", "targets", "positions", "slots")
@@ -44,14 +55,19 @@ class Source(Protocol):
 
 
 class Objective(Protocol):
-    """A training objective. Both methods see whole rows, so any cut between rows gives the same sum."""
+    """A training objective, for models of a kind. Count and loss see whole rows, so any cut between rows gives the same
+    sum."""
 
     def count(self, rows: Any) -> int:
         """How many terms the loss of these rows sums over: its share of the update's denominator."""
         ...
 
-    def loss(self, model: Transformer, batch: Tensors) -> tuple[Tensor, Tensors]:
+    def loss(self, model: Any, batch: Tensors) -> tuple[Tensor, Tensors]:
         """The loss summed over the rows, and other sums to report, each a scalar tensor. Compiled as a whole."""
+        ...
+
+    def flops(self, model: Any, rows: Any) -> float:
+        """Training FLOPs of these rows, padding not counted."""
         ...
 
 
@@ -61,12 +77,63 @@ def to_tensors(rows: Rows, device: str) -> Tensors:
     return {name: tensor.long() if name in INDICES else tensor for name, tensor in tensors.items()}
 
 
+def decoder_flops(model: Transformer, rows: Rows) -> float:
+    """Training FLOPs of rows that a decoder reads once."""
+    return rows.tokens * flops_per_token(model.arch, rows.length)
+
+
 class NextToken:
-    """Cross-entropy of the next token, over every target that is not ignored: pretraining, and SFT by its mask."""
+    """Cross-entropy of the next token, over every target that is not ignored: pretraining, and SFT by its mask.
+
+    A model that predicts further ahead, or has experts, adds those losses by the weights of its architecture; they are
+    reported beside ``cross_entropy``, the one that all models share.
+    """
 
     def count(self, rows: Any) -> int:
         return int(rows.supervised)
 
+    def flops(self, model: Transformer, rows: Rows) -> float:
+        return decoder_flops(model, rows)
+
     def loss(self, model: Transformer, batch: Tensors) -> tuple[Tensor, Tensors]:
-        hidden = model(batch["ids"], positions=batch["positions"], mask=document_mask(batch["documents"]))
-        return cross_entropy_sum(hidden, model.head_weight, batch["targets"]), {}
+        mask = PackedMask(batch["documents"])
+        routings: list[Routing] = []
+        hidden = model(batch["ids"], positions=batch["positions"], mask=mask, routings=routings)
+        plain = total = cross_entropy_sum(hidden, model.head, batch["targets"])
+        reported: Tensors = {}
+        for name, weight, value in (
+            *router_losses(model, routings, batch),
+            *ahead_losses(model, hidden, batch, mask),
+        ):
+            total = total + weight * value
+            reported[name] = value
+        return total, {"cross_entropy": plain, **reported} if reported else {}
+
+
+def router_losses(model: Transformer, routings: list[Routing], batch: Tensors) -> Iterator[tuple[str, float, Tensor]]:
+    """(name, weight, sum) of what keeps experts evenly used and routers' scores small, averaged over the layers.
+
+    A row's loss counts as often as it has targets, so that divided by the update's targets it is a mean over rows.
+    """
+    table = model.arch.experts
+    if table is None:
+        return
+    terms, real = (batch["targets"] != IGNORE).sum(1), batch["documents"] > 0
+    balance = torch.stack([balance_loss(routing.logits, routing.chosen, real) for routing in routings])
+    squares = torch.stack([router_z_loss(routing.logits, real) for routing in routings])
+    yield "balance", table.balance_weight, (balance.mean(0) * terms).sum()
+    yield "router_z", table.z_weight, (squares.mean(0) * terms).sum()
+
+
+def ahead_losses(
+    model: Transformer, hidden: Tensor, batch: Tensors, mask: PackedMask
+) -> Iterator[tuple[str, float, Tensor]]:
+    """(name, weight, sum) of the cross-entropy of further tokens, averaged over how far ahead they are."""
+    if not model.arch.predict_ahead:
+        return
+    states = model.look_ahead(hidden, batch["ids"], positions=batch["positions"], mask=mask)
+    sums = [
+        cross_entropy_sum(state, model.head, targets_ahead(batch["targets"], batch["documents"], number))
+        for number, state in enumerate(states, start=1)
+    ]
+    yield "ahead", model.arch.predict_ahead_weight, torch.stack(sums).mean()

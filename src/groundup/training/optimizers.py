@@ -20,11 +20,11 @@ def orthogonalise(matrices: Tensor, dtype: torch.dtype = torch.float32) -> Tenso
     Five steps of X <- aX + b(XXᵀ)X + c(XXᵀ)²X after scaling to spectral norm below 1 (Jordan et al. 2024).
 
     Args:
-        matrices: [N, rows, columns]; a batch of equal shapes is one batched product.
+        matrices: [..., rows, columns]; a batch of equal shapes is one batched product.
         dtype: what the products are computed in; bfloat16 is enough.
 
     Returns:
-        [N, rows, columns] float32.
+        [..., rows, columns] float32.
     """
     a, b, c = NEWTON_SCHULZ
     x = matrices.to(dtype)
@@ -40,7 +40,8 @@ def orthogonalise(matrices: Tensor, dtype: torch.dtype = torch.float32) -> Tenso
 
 
 class Muon:
-    """Momentum, then orthogonalisation (Jordan et al. 2024), over stacks of equally shaped matrices.
+    """Momentum, then orthogonalisation (Jordan et al. 2024), over stacks of equally shaped matrices; each expert of a
+    stack of experts is a matrix of its own.
 
     The momentum rises from 0.85 to its setting over the first 300 steps, which costs nothing and lowers the loss. A
     tall matrix's step is scaled by sqrt(rows / columns).
@@ -63,7 +64,7 @@ class Muon:
         mix = min(1.0, step / self.WARMUP_STEPS)
         beta = (1 - mix) * min(self.WARMUP_FROM, table.muon_momentum) + mix * table.muon_momentum
         rate = table.muon_lr * factor
-        for (rows, columns), named in self.stacks.items():
+        for (*_, rows, columns), named in self.stacks.items():
             weights: list[Tensor] = list(named.values())
             gradients = [w.grad for w in weights if w.grad is not None]
             momenta = [self.momentum[name] for name in named]
@@ -84,7 +85,7 @@ class Optimizer:
     def __init__(self, model: nn.Module, table: OptimizerTable, dtype: torch.dtype = torch.float32) -> None:
         named = dict(model.named_parameters())
         self.named = named
-        hidden = {n: w for n, w in named.items() if ".layers." in n and w.ndim == 2 and table.muon_lr > 0}
+        hidden = {n: w for n, w in named.items() if table.muon_lr > 0 and _is_hidden(n, w)}
         self.muon = Muon(hidden, table, dtype)
         rest = {n: w for n, w in named.items() if n not in hidden}
         self._rates: list[float] = []
@@ -127,10 +128,17 @@ class Optimizer:
             self.adamw.state[weight] = state
 
 
+def _is_hidden(name: str, weight: Tensor) -> bool:
+    """Whether a weight is a hidden matrix (or a stack of them): Muon's. Routers and gates give a number each for a few
+    experts or heads, and rotating those outputs into one another means nothing."""
+    return weight.ndim >= 2 and ".layers." in name and not name.endswith((".mlp.gate.weight", ".value_gate.weight"))
+
+
 def _adamw_groups(rest: dict[str, nn.Parameter], table: OptimizerTable) -> Iterable[tuple[list[str], float, float]]:
-    """(names, learning rate, weight decay): tables and head; other matrices; gains, which never decay."""
-    tables = [n for n, w in rest.items() if "embed" in n or n.startswith("lm_head")]
+    """(names, learning rate, weight decay): tables and head; other matrices; gains, biases and scalars, which never
+    decay."""
     gains = [n for n, w in rest.items() if w.ndim < 2]
+    tables = [n for n in rest if n not in gains and ("embed" in n or n.startswith("lm_head"))]
     others = [n for n in rest if n not in tables and n not in gains]
     yield tables, table.embedding_lr, table.weight_decay
     yield others, table.adamw_lr, table.weight_decay

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from groundup.hardware import Hardware
-from groundup.model import Architecture, Transformer, initialise, parameter_count
+from groundup.model import Architecture, fresh_model, parameter_count
 from groundup.recipe import ModelSection, PretrainSection
 from groundup.tokenizer import Tokenizer, TokenShards
 from groundup.training.compute import prepare
@@ -38,8 +38,7 @@ def pretrain(
     prepare(hardware)
     tokenizer = Tokenizer.load(run / "tokenizer")
     if start is None:
-        model = Transformer(Architecture.from_section(model_section, tokenizer.vocabulary_size))
-        initialise(model, seed)
+        model = fresh_model(Architecture.from_section(model_section, tokenizer.vocabulary_size), seed)
     else:
         model = load_start(start, run, tokenizer)
     model.to(hardware.device)

@@ -27,6 +27,8 @@ from groundup.training.objective import NextToken, Objective, Rows, Source
 
 SAMPLE_TOKENS = 80
 SAMPLE_TEMPERATURE = 0.7
+IMPORT_RECORD = "import.json"
+"""Lies beside imported weights; its ``tokens`` are the ids that they know, fewer than rows where the table is padded."""
 PROBED = 5
 """Updates of each length of rows whose median time a budget of minutes is worked out from."""
 SEARCHED = 1000
@@ -84,7 +86,7 @@ def make_plan(
         shares = [end - begin for begin, end in pairwise([0.0, *(until for until, _ in ramp), 1.0])]
         phases = list(zip(shares, [*(shown for _, shown in ramp), source], strict=True))
         job = Job("probe", "probe", out / ".probe", "", model, objective, source, section, trial, hardware, seed, bool)
-        return _measure(job, phases, available(SEARCHED))
+        return measure_updates(job, phases, available(SEARCHED))
 
     return settle(
         out,
@@ -101,7 +103,7 @@ def make_plan(
     )
 
 
-def _measure(job: Job, phases: Sequence[tuple[float, Source]], available: int) -> tuple[float, float]:
+def measure_updates(job: Job, phases: Sequence[tuple[float, Source]], available: int) -> tuple[float, float]:
     """(mean over the phases of the median seconds of an update, seconds that all this took); weights are put back.
 
     ``phases``: (share of the steps, source) of rows of each length. What an update compiles is compiled here.
@@ -201,11 +203,13 @@ class BucketPasses:
 def load_start(start: Path, run: Path, tokenizer: Tokenizer) -> Transformer:
     """The weights that a stage begins from, with a row for each token that the run's tokenizer has beyond theirs.
 
-    RUN/tokenizer/pieces.json says what those tokens are made of. Raises UserError where weights and tokenizer are not
-    of one family.
+    RUN/tokenizer/pieces.json says what those tokens are made of. Rows of an imported table that none of its tokens
+    used are the first to be filled. Raises UserError where weights and tokenizer are not of one family.
     """
     model = load_model(start)
-    known, wanted = model.arch.vocabulary_size, tokenizer.vocabulary_size
+    record = start.parent / IMPORT_RECORD
+    known = read_json(record)["tokens"] if record.exists() else model.arch.vocabulary_size
+    wanted = tokenizer.vocabulary_size
     if wanted <= known:
         return model
     recorded = run / "tokenizer" / "pieces.json"
@@ -218,7 +222,7 @@ def load_start(start: Path, run: Path, tokenizer: Tokenizer) -> Transformer:
             expected="weights trained with this tokenizer, or with the vocabulary that it adopts",
         )
     log(f"{wanted - known} tokens are new to the weights: each begins as the mean of its pieces")
-    return grow_vocabulary(model, added)
+    return grow_vocabulary(model, added, used=known)
 
 
 def train_on_rows(

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from groundup.model import IGNORE, Transformer, document_mask, scored_logprobs
+from groundup.model import IGNORE, PackedMask, Transformer, scored_logprobs
 from groundup.tokenizer import PackedRows, Tokenizer, TokenShards
 from groundup.training.objective import to_tensors
 
@@ -38,8 +38,8 @@ def validator(
         nats, text_nats, text_bytes, targets = 0.0, 0.0, 0.0, 0
         for start in range(0, count, ROWS):
             batch = to_tensors(rows.batch(range(start, min(start + ROWS, count))), device)
-            hidden = model(batch["ids"], positions=batch["positions"], mask=document_mask(batch["documents"]))
-            logprobs = scored_logprobs(hidden, model.head_weight, batch["targets"]).double()
+            hidden = model(batch["ids"], positions=batch["positions"], mask=PackedMask(batch["documents"]))
+            logprobs = scored_logprobs(hidden, model.head, batch["targets"]).double()
             scored = batch["targets"] != IGNORE
             size = torch.where(scored, sizes[batch["targets"].clamp(min=0)], 0.0)
             nats -= logprobs.sum().item()
