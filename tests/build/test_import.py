@@ -230,6 +230,8 @@ tasks = ["answers"]
     report = build(recipe, run)
     assert report.built == ("import", "tokenizer", "sft", "dpo", "evaluate", "export")
     assert "rows of 512 tokens are cut to the model's context of 96" in capsys.readouterr().err
+    plan = read_json(run / "sft" / "plan.json")
+    assert (plan["sequence_length"], plan["rows_per_update"], plan["micro_rows"]) == (96, 5, 5)  # 2 rows of 512 allowed
     assert build(recipe, run).built == ()
     assert verify(run).problems == ()
     results = read_json(run / "evaluate" / "results.json")

@@ -115,10 +115,10 @@ def test_gradients(latent, cached):
         if not cached:
             return torch.func.functional_call(attention, named, (x, make_context(arch, ids, None, None, None)))
         cache = Grown()
-        first = make_context(arch, ids[:, :2], None, torch.ones(2, 2, dtype=torch.bool).tril()[None, None], cache)
+        causal = torch.ones(4, 4, dtype=torch.bool).tril()[None, None]
+        first = make_context(arch, ids[:, :2], torch.tensor([[0, 1]]), causal[..., :2, :2], cache)
         one = torch.func.functional_call(attention, named, (x[:, :2], first))
-        mask = torch.ones(4, 4, dtype=torch.bool).tril()[None, None, 2:]
-        second = make_context(arch, ids[:, 2:], torch.tensor([[2, 3]]), mask, cache)
+        second = make_context(arch, ids[:, 2:], torch.tensor([[2, 3]]), causal[..., 2:, :], cache)
         return torch.cat((one, torch.func.functional_call(attention, named, (x[:, 2:], second))), 1)
 
     assert torch.autograd.gradcheck(run, (x[:1, :4].requires_grad_(), *weights), fast_mode=True)

@@ -191,6 +191,13 @@ def test_bad_shapes_are_refused():
         ARCH.replace(kv_heads=3)
     with pytest.raises(ValueError, match="even"):
         ARCH.replace(head_dim=5)
+    for message, changes in (
+        ("window_pattern without window", {"window_pattern": "SL"}),
+        ("local_rope_theta without window", {"local_rope_theta": 100.0}),
+        ('norm = "rms"', {"norm": "layer", "norm_offset": True}),
+    ):
+        with pytest.raises(ValueError, match=message):
+            ARCH.replace(**changes)
     with pytest.raises(ValueError, match="surprise"):
         Architecture.from_dict({**ARCH.to_dict(), "surprise": 1})
     assert Architecture.from_dict(ARCH.to_dict()) == ARCH

@@ -153,3 +153,43 @@ def test_the_guard_skips_spikes_and_gives_up_with_a_diagnosis():
         assert not guard.accepts(math.nan, 1.0, step)
     with pytest.raises(Exception, match="come apart.*Lower the learning rates"):
         guard.accepts(math.inf, 1.0, 99)
+
+
+def test_weights_without_a_gradient_stay_and_resume():
+    """What an objective does not use, as DPO the blocks that predict ahead, has no gradient and no state."""
+    arch = ARCH.replace(predict_ahead=1)
+    table = OptimizerTable(muon_lr=0.1)
+
+    def stepped(model: Transformer, optimizer: Optimizer, step: int) -> None:
+        model(torch.arange(6)[None]).square().sum().backward()
+        optimizer.step(1.0, step)
+
+    model = Transformer(arch)
+    initialise(model, 0)
+    before = {name: weight.detach().clone() for name, weight in model.named_parameters()}
+    optimizer = Optimizer(model, table)
+    stepped(model, optimizer, 0)
+    moved = {name for name, weight in model.named_parameters() if not torch.equal(weight, before[name])}
+    assert moved
+    assert not any(".ahead." in name for name in moved)
+
+    twin = Transformer(arch)
+    twin.load_state_dict(model.state_dict())
+    resumed = Optimizer(twin, table)
+    resumed.load({name: tensor.clone() for name, tensor in optimizer.tensors().items()})
+    stepped(model, optimizer, 1)
+    stepped(twin, resumed, 1)
+    for (name, weight), other in zip(model.named_parameters(), twin.parameters(), strict=True):
+        assert torch.equal(weight, other), name
+
+
+def test_each_expert_is_a_matrix_and_routers_are_adamw_s():
+    arch = ARCH.replace(experts={"count": 3, "per_token": 2}, value_embeddings=True, bigram_rows=7)
+    optimizer = Optimizer(Transformer(arch), OptimizerTable(muon_lr=0.1))
+    hidden = set(optimizer.muon.momentum)
+    assert "model.layers.0.mlp.experts.up_proj" in hidden
+    for name in ("mlp.gate", "self_attn.value_gate"):
+        assert f"model.layers.0.{name}.weight" not in hidden
+    assert not any("embed" in name for name in hidden)
+    stack = torch.randn(3, 4, 6)
+    assert torch.equal(orthogonalise(stack)[1], orthogonalise(stack[1:2])[0])

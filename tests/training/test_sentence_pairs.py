@@ -56,6 +56,19 @@ def test_held_out_pairs_share_no_source_with_training(tmp_path):
     }
 
 
+def test_of_many_tests_some_from_all_over_the_file_are_taken(tmp_path):
+    records = [*lines(500), *lines(500)]
+    settings = {"data": (write(tmp_path / "a.jsonl", records),), "held_out_fraction": 0.5}
+    every = read_pairs(section(**settings, tests=10_000), 1).tests["held_out"]
+    some = read_pairs(section(**settings, tests=60), 1).tests["held_out"]
+    assert len(set(every)) == len(every) > 200
+    assert len(some) == 60
+    assert set(some) < set(every)
+    numbers = [int(pair.source.split()[1]) for pair in some]
+    assert min(numbers) < 100
+    assert max(numbers) > 400
+
+
 def test_tests_of_ones_own_leave_out_what_was_trained_on(tmp_path):
     train = write(tmp_path / "a.jsonl", lines(50))
     test = write(tmp_path / "news.jsonl", [*lines(3), {"source": "new", "target": "neu"}])

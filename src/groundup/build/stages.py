@@ -74,7 +74,10 @@ class Context:
         if section.sequence_length <= context:
             return section
         log(f"rows of {section.sequence_length:,} tokens are cut to the model's context of {context:,}")
-        return section.model_copy(update={"sequence_length": context})
+        changes: dict[str, Any] = {"sequence_length": context}
+        if isinstance(section.micro_batch, int):  # about as many tokens at a time as before
+            changes["micro_batch"] = section.micro_batch * (section.sequence_length // context)
+        return section.model_copy(update=changes)
 
     @property
     def work(self) -> Path:

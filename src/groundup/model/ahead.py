@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from groundup.model.architecture import Architecture
 from groundup.model.block import Block
 from groundup.model.context import ForwardContext
+from groundup.model.layers import Linear
 from groundup.model.norm import RMSNorm
 
 
@@ -23,7 +24,7 @@ class AheadBlock(nn.Module):
         width = arch.hidden_size
         self.hidden_norm = RMSNorm(width, arch.norm_eps)
         self.embedding_norm = RMSNorm(width, arch.norm_eps)
-        self.projection = nn.Linear(2 * width, width, bias=False)
+        self.projection = Linear(2 * width, width, bias=False)
         plain = arch.replace(experts=None, value_embeddings=False, x0_skip=False, residual_scalars=False)
         self.block = Block(plain, arch.layers - 1)
         self.norm = RMSNorm(width, arch.norm_eps)

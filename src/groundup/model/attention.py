@@ -7,9 +7,10 @@ from torch import Tensor, nn
 
 from groundup.model.architecture import Architecture
 from groundup.model.context import ForwardContext
+from groundup.model.layers import Linear
 from groundup.model.masks import Scoring
 from groundup.model.norm import make_norm
-from groundup.model.positions import alibi_slopes, rotate
+from groundup.model.positions import rotate
 
 
 class Attention(nn.Module):
@@ -26,16 +27,15 @@ class Attention(nn.Module):
         reads, writes = arch.biases != "none", arch.biases == "all"
         self.layer, self.heads, self.kv_heads, self.head_dim = layer, arch.heads, arch.kv_heads, hd
         self.windowed, self.norm_each = arch.has_window(layer), arch.qk_norm == "head"
-        self.q_proj = nn.Linear(d, arch.heads * hd, bias=reads)
-        self.k_proj = nn.Linear(d, arch.kv_heads * hd, bias=reads)
-        self.v_proj = nn.Linear(d, arch.kv_heads * hd, bias=reads)
-        self.o_proj = nn.Linear(arch.heads * hd, d, bias=writes)
+        self.q_proj = Linear(d, arch.heads * hd, bias=reads)
+        self.k_proj = Linear(d, arch.kv_heads * hd, bias=reads)
+        self.v_proj = Linear(d, arch.kv_heads * hd, bias=reads)
+        self.o_proj = Linear(arch.heads * hd, d, bias=writes)
         widths = {"none": None, "head": (hd, hd), "width": (arch.heads * hd, arch.kv_heads * hd)}[arch.qk_norm]
         self.q_norm = make_norm(arch, widths[0]) if widths else nn.Identity()
         self.k_norm = make_norm(arch, widths[1]) if widths else nn.Identity()
-        self.value_gate = nn.Linear(d, arch.kv_heads, bias=False) if arch.has_value_embedding(layer) else None
+        self.value_gate = Linear(d, arch.kv_heads, bias=False) if arch.has_value_embedding(layer) else None
         self.sinks = nn.Parameter(torch.zeros(arch.heads)) if arch.attention_sinks else None
-        self.slopes = tuple(alibi_slopes(arch.heads)) if arch.positions == "alibi" else None
         self.scale, self.softcap, self.dropout = arch.attention_scale, arch.attention_softcap, arch.dropout
 
     def project(self, x: Tensor, context: ForwardContext) -> tuple[Tensor, Tensor, Tensor]:
@@ -67,11 +67,8 @@ class Attention(nn.Module):
             v = v + (gate[..., None] * self._split(extra, self.kv_heads)).transpose(1, 2).to(v.dtype)
         if context.cache is not None:
             k, v = context.cache.update(self.layer, k, v)
-        mixed = context.kernel(q, k, v, context.sights[self.windowed], self.scoring(x))
+        dropout = self.dropout if self.training else 0.0
+        rule = Scoring(self.scale, self.softcap, context.slopes, self.sinks, dropout)
+        mixed = context.kernel(q, k, v, context.sights[self.windowed], rule)
         out: Tensor = self.o_proj(mixed.transpose(1, 2).flatten(2))
         return out
-
-    def scoring(self, x: Tensor) -> Scoring:
-        """How this layer turns scores into weights; the slopes on the device of ``x``."""
-        slopes = None if self.slopes is None else torch.tensor(self.slopes, dtype=torch.float32, device=x.device)
-        return Scoring(self.scale, self.softcap, slopes, self.sinks, self.dropout if self.training else 0.0)

@@ -13,7 +13,7 @@ from groundup.model.attend import Kernel, attend
 from groundup.model.embeddings import ids_before
 from groundup.model.flex import flex_wins, see_blocks
 from groundup.model.masks import Mask, PackedMask, Sight, see
-from groundup.model.positions import Rotary, rotary_table
+from groundup.model.positions import Rotary, alibi_slopes, rotary_table
 
 
 class Cache(Protocol):
@@ -56,6 +56,8 @@ class ForwardContext:
     """the same, where positions are rotary"""
     cache: Cache | None
     kernel: Kernel
+    slopes: Tensor | None
+    """[H] float32, where positions are ALiBi's"""
     routings: list[Routing] | None
     """where asked for, each mixture of experts adds its own"""
 
@@ -71,6 +73,8 @@ def make_context(
 ) -> ForwardContext:
     """The context of a pass over ``ids`` [B, T]; see :meth:`Transformer.forward`."""
     if positions is None:
+        if cache is not None:
+            raise ValueError("over a cache positions must be given: they go on from those of the tokens in it")
         positions = torch.arange(ids.shape[1], device=ids.device)[None]
     if cache is None:
         before, key_positions = ids_before(ids, mask), positions
@@ -84,7 +88,10 @@ def make_context(
             scaling = None if local else arch.rope_scaling
             rotaries[windowed] = rotary_table(positions, arch.rotary_dim, local or arch.rope_theta, scaling)
     sights = {kind: _sight(arch, kind, mask, positions, key_positions, cache, kernel) for kind in kinds}
-    return ForwardContext(ids, before, positions, sights, rotaries, cache, kernel, routings)
+    slopes = None
+    if arch.positions == "alibi":
+        slopes = torch.tensor(alibi_slopes(arch.heads), dtype=torch.float32, device=ids.device)
+    return ForwardContext(ids, before, positions, sights, rotaries, cache, kernel, slopes, routings)
 
 
 def _sight(
@@ -98,12 +105,9 @@ def _sight(
 ) -> Sight:
     """What the layers with (or without) a window see."""
     window = arch.window if windowed else None
-    fused = kernel is attend and cache is None and not isinstance(mask, Tensor) and not arch.dropout
-    if fused and flex_wins(positions, softcap=arch.attention_softcap is not None) and positions.shape[1] > 1:
-        rows = mask.documents.shape[0] if isinstance(mask, PackedMask) else 1
-        if len(positions) == 1 and rows > 1:
-            positions = positions.expand(rows, -1)
-        assert not isinstance(mask, Tensor)
-        return see_blocks(mask, positions, window)
+    # Packed rows alone have few lengths; FlexAttention is compiled anew for each.
+    fused = kernel is attend and cache is None and isinstance(mask, PackedMask) and not arch.dropout
+    if fused and isinstance(mask, PackedMask) and flex_wins(positions, softcap=arch.attention_softcap is not None):
+        return see_blocks(mask, positions.expand(len(mask.documents), -1), window)
     dense = mask.dense() if isinstance(mask, PackedMask) else mask
     return see(dense, positions, key_positions, window, arch.positions == "alibi")

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from groundup.model.architecture import Architecture
 from groundup.model.attend import PLAIN, attend
 from groundup.model.feed_forward import FeedForward
+from groundup.model.layers import Embedding, Linear
 from groundup.model.losses import IGNORE, Head, head_logits
 from groundup.model.masks import Sight
 from groundup.model.norm import make_norm
@@ -83,7 +84,7 @@ class MultiHeadAttention(nn.Module):
         super().__init__()
         self.heads = arch.heads
         self.q_proj, self.k_proj, self.v_proj, self.o_proj = (
-            nn.Linear(arch.hidden_size, arch.hidden_size, bias=False) for _ in range(4)
+            Linear(arch.hidden_size, arch.hidden_size, bias=False) for _ in range(4)
         )
 
     def forward(self, value: Tensor, key: Tensor, query: Tensor, mask: Tensor) -> Tensor:
@@ -226,11 +227,11 @@ class EncoderDecoder(nn.Module):
         super().__init__()
         self.arch = arch
         self.encoder, self.decoder = Encoder(arch), Decoder(arch)
-        self.embed_target = nn.Embedding(arch.target_vocabulary, arch.hidden_size)
+        self.embed_target = Embedding(arch.target_vocabulary, arch.hidden_size)
         if arch.embeddings != "shared":
-            self.embed_source = nn.Embedding(arch.source_vocabulary, arch.hidden_size)
+            self.embed_source = Embedding(arch.source_vocabulary, arch.hidden_size)
         if arch.embeddings == "separate":
-            self.lm_head = nn.Linear(arch.hidden_size, arch.target_vocabulary, bias=False)
+            self.lm_head = Linear(arch.hidden_size, arch.target_vocabulary, bias=False)
         self.dropout = nn.Dropout(arch.dropout)
         self.position_table: Tensor
         self.register_buffer(

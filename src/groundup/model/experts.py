@@ -9,6 +9,7 @@ from groundup.model.architecture import Architecture
 from groundup.model.context import ForwardContext, Routing
 from groundup.model.feed_forward import ACTIVATIONS, FeedForward
 from groundup.model.grouped import grouped_product
+from groundup.model.layers import Linear
 
 
 class Experts(nn.Module):
@@ -42,7 +43,7 @@ class MixtureOfExperts(nn.Module):
         assert table is not None
         inner = table.intermediate_size or arch.intermediate_size
         self.per_token, self.renormalise, self.scale = table.per_token, table.renormalise, table.scale
-        self.gate = nn.Linear(arch.hidden_size, table.count, bias=False)
+        self.gate = Linear(arch.hidden_size, table.count, bias=False)
         self.experts = Experts(table.count, arch.hidden_size, inner, arch.feed_forward)
         self.shared_experts = FeedForward(arch, table.shared * inner) if table.shared else None
 

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from groundup.model.architecture import Architecture
+from groundup.model.layers import Linear
 from groundup.recipe.model import GATED
 
 
@@ -40,9 +41,9 @@ class FeedForward(nn.Module):
         super().__init__()
         bias = arch.biases == "all"
         self.activation = ACTIVATIONS[arch.feed_forward]
-        self.gate_proj = nn.Linear(arch.hidden_size, inner, bias=bias) if arch.feed_forward in GATED else None
-        self.up_proj = nn.Linear(arch.hidden_size, inner, bias=bias)
-        self.down_proj = nn.Linear(inner, arch.hidden_size, bias=bias)
+        self.gate_proj = Linear(arch.hidden_size, inner, bias=bias) if arch.feed_forward in GATED else None
+        self.up_proj = Linear(arch.hidden_size, inner, bias=bias)
+        self.down_proj = Linear(inner, arch.hidden_size, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., D] to [..., D]."""

@@ -16,7 +16,7 @@ from torch.nn.attention.flex_attention import AuxRequest, create_block_mask, fle
 from groundup.model.masks import PackedMask, Scoring, Sight
 
 LENGTH = 1024
-"""Rows from this length on use it, on a GPU: a block is 128 tokens, and shorter rows have little to skip."""
+"""Packed rows from this length on use it, on a GPU: a block is 128 tokens, and shorter rows have little to skip."""
 
 
 def flex_wins(positions: Tensor, *, softcap: bool) -> bool:
@@ -38,13 +38,20 @@ def see_blocks(mask: PackedMask | None, positions: Tensor, window: int | None) -
             allowed = allowed & (positions[b, q] - positions[b, k] < window)
         return allowed
 
-    blocks = create_block_mask(sees, rows, None, length, length, device=positions.device)
+    make = _compiled(create_block_mask) if positions.is_cuda else create_block_mask
+    blocks = make(sees, rows, None, length, length, device=positions.device)
     return Sight(None, blocks=blocks, positions=positions)
 
 
-@lru_cache(maxsize=1)
-def _kernel() -> Any:
-    return torch.compile(flex_attention, dynamic=False)
+def _compiled(function: Any) -> Any:
+    """The function compiled, without which it would hold every score or place at once; within a compiled graph it is
+    compiled already."""
+    return function if torch.compiler.is_compiling() else _compiled_apart(function)
+
+
+@lru_cache(maxsize=2)
+def _compiled_apart(function: Any) -> Any:
+    return torch.compile(function, dynamic=False)
 
 
 def attend_flex(q: Tensor, k: Tensor, v: Tensor, sight: Sight, rule: Scoring) -> Tensor:
@@ -62,7 +69,7 @@ def attend_flex(q: Tensor, k: Tensor, v: Tensor, sight: Sight, rule: Scoring) ->
             value = value - slopes[h] * (positions[b, q_at] - positions[b, k_at])
         return value
 
-    kernel = _kernel() if q.is_cuda and not torch.compiler.is_compiling() else flex_attention
+    kernel: Any = _compiled(flex_attention) if q.is_cuda else flex_attention
     bent = None if softcap is None and slopes is None else score
     grouped = q.shape[1] != k.shape[1]
     if sinks is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -43,19 +44,21 @@ def _spans(ends: Tensor) -> list[tuple[int, int]]:
 
 
 @torch.library.custom_op("groundup::grouped_product", mutates_args=())
-def _product(x: Tensor, weights: Tensor, ends: Tensor) -> Tensor:
-    out = x.new_empty(len(x), weights.shape[1])
+def _product(x: Tensor, weights: Tensor, ends: Tensor, flipped: bool = False) -> Tensor:
+    """Rows of each group times the transpose of its matrix, or with ``flipped`` times the matrix itself."""
+    out = x.new_empty(len(x), weights.shape[2 if flipped else 1])
     for group, (begin, end) in enumerate(_spans(ends)):
+        matrix = weights[group] if flipped else weights[group].T
         if (missing := FEWEST - (end - begin)) > 0:
-            out[begin:end] = torch.mm(F.pad(x[begin:end], (0, 0, 0, missing)), weights[group].T)[: end - begin]
+            out[begin:end] = torch.mm(F.pad(x[begin:end], (0, 0, 0, missing)), matrix)[: end - begin]
         else:
-            torch.mm(x[begin:end], weights[group].T, out=out[begin:end])
+            torch.mm(x[begin:end], matrix, out=out[begin:end])
     return out
 
 
 @_product.register_fake
-def _(x: Tensor, weights: Tensor, ends: Tensor) -> Tensor:
-    return x.new_empty(len(x), weights.shape[1])
+def _(x: Tensor, weights: Tensor, ends: Tensor, flipped: bool = False) -> Tensor:
+    return x.new_empty(len(x), weights.shape[2 if flipped else 1])
 
 
 @torch.library.custom_op("groundup::grouped_outer", mutates_args=())
@@ -72,13 +75,14 @@ def _(y: Tensor, x: Tensor, ends: Tensor) -> Tensor:
     return x.new_empty(len(ends), y.shape[1], x.shape[1])
 
 
-def _keep(ctx: torch.autograd.function.FunctionCtx, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
-    ctx.save_for_backward(*inputs)
+def _keep(ctx: torch.autograd.function.FunctionCtx, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs[:3])
 
 
-def _backward(ctx: torch.autograd.function.FunctionCtx, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+def _backward(ctx: torch.autograd.function.FunctionCtx, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
+    """Of a product that is not flipped; a flipped one stands in a backward pass alone."""
     x, weights, ends = ctx.saved_tensors  # type: ignore[attr-defined]  # set by save_for_backward
-    return _product(grad, weights.transpose(1, 2).contiguous(), ends), _outer(grad, x, ends), None
+    return _product(grad, weights, ends, True), _outer(grad, x, ends), None, None
 
 
 _product.register_autograd(_backward, setup_context=_keep)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from groundup.model.architecture import Architecture
 from groundup.model.context import ForwardContext
+from groundup.model.layers import Linear
 from groundup.model.masks import Scoring
 from groundup.model.norm import make_norm
 from groundup.model.positions import rotate
@@ -28,17 +29,17 @@ class LatentAttention(nn.Module):
         d, heads = arch.hidden_size, arch.heads
         self.layer, self.heads, self.windowed = layer, heads, arch.has_window(layer)
         self.plain_dim, self.rotary_dim, self.value_dim = arch.resolved_head_dim, latent.rotary_dim, arch.value_dim
-        self.kv_rank = latent.kv_rank
+        self.kv_rank, self.query_rank = latent.kv_rank, latent.query_rank
         if latent.query_rank is None:
-            self.q_proj = nn.Linear(d, heads * arch.key_dim, bias=False)
+            self.q_proj = Linear(d, heads * arch.key_dim, bias=False)
         else:
-            self.q_a_proj = nn.Linear(d, latent.query_rank, bias=False)
+            self.q_a_proj = Linear(d, latent.query_rank, bias=False)
             self.q_a_layernorm = make_norm(arch, latent.query_rank)
-            self.q_b_proj = nn.Linear(latent.query_rank, heads * arch.key_dim, bias=False)
-        self.kv_a_proj_with_mqa = nn.Linear(d, latent.kv_rank + latent.rotary_dim, bias=False)
+            self.q_b_proj = Linear(latent.query_rank, heads * arch.key_dim, bias=False)
+        self.kv_a_proj_with_mqa = Linear(d, latent.kv_rank + latent.rotary_dim, bias=False)
         self.kv_a_layernorm = make_norm(arch, latent.kv_rank)
-        self.kv_b_proj = nn.Linear(latent.kv_rank, heads * (self.plain_dim + self.value_dim), bias=False)
-        self.o_proj = nn.Linear(heads * self.value_dim, d, bias=False)
+        self.kv_b_proj = Linear(latent.kv_rank, heads * (self.plain_dim + self.value_dim), bias=False)
+        self.o_proj = Linear(heads * self.value_dim, d, bias=False)
         self.sinks = nn.Parameter(torch.zeros(heads)) if arch.attention_sinks else None
         self.scale = arch.attention_scale or arch.key_dim**-0.5
         self.softcap, self.dropout = arch.attention_softcap, arch.dropout
@@ -72,6 +73,6 @@ class LatentAttention(nn.Module):
     def _queries(self, x: Tensor) -> Tensor:
         """[B, T, heads * (plain_dim + rotary_dim)]."""
         queries: Tensor = (
-            self.q_proj(x) if hasattr(self, "q_proj") else self.q_b_proj(self.q_a_layernorm(self.q_a_proj(x)))
+            self.q_proj(x) if self.query_rank is None else self.q_b_proj(self.q_a_layernorm(self.q_a_proj(x)))
         )
         return queries

@@ -42,10 +42,11 @@ def token_logprobs(hidden: Tensor, head: Head | Tensor, targets: Tensor, tempera
         temperature: what the logits are divided by first.
 
     Returns:
-        [N] float32 log-probabilities.
+        [N] log-probabilities in float32 at least.
     """
     head = Head(head) if isinstance(head, Tensor) else head
-    logits = F.linear(hidden, head.weight).float()
+    logits = F.linear(hidden, head.weight)
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     if head.softcap is not None:
         logits = head.softcap * torch.tanh(logits / head.softcap)
     if temperature != 1.0:
@@ -62,14 +63,14 @@ def scored_logprobs(hidden: Tensor, head: Head | Tensor, targets: Tensor, temper
         hidden: [B, T, D]; targets: [B, T].
 
     Returns:
-        [B, T] float32, 0 where nothing is scored.
+        [B, T] in float32 at least, 0 where nothing is scored.
     """
     if torch.compiler.is_compiling():
         flat = token_logprobs(hidden.flatten(0, 1), head, targets.flatten(), temperature)
         return flat.view(targets.shape)
     scored = targets != IGNORE
     flat = token_logprobs(hidden[scored], head, targets[scored], temperature)
-    return torch.zeros(targets.shape, dtype=torch.float32, device=hidden.device).masked_scatter(scored, flat)
+    return torch.zeros(targets.shape, dtype=flat.dtype, device=hidden.device).masked_scatter(scored, flat)
 
 
 def cross_entropy_sum(hidden: Tensor, head: Head | Tensor, targets: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ class RMSNorm(nn.Module):
     """x / sqrt(mean(x²) + eps) · weight (Zhang and Sennrich 2019, arXiv 1910.07467, eq. 4).
 
     The statistics are taken in float32 (or what is wider) whatever the dtype of ``x``, and the result has the dtype of
-    ``x``, as in the Qwen3 layout.
+    ``x`` or that of the weights where it is wider, as in the Qwen3 layout.
 
     Args:
         width: channels.

@@ -15,6 +15,7 @@ from groundup.model.attend import attend_reference, repeat_heads
 from groundup.model.block import Block
 from groundup.model.context import Cache, ForwardContext, Routing, make_context
 from groundup.model.embeddings import bigram_embeddings
+from groundup.model.layers import Embedding, Linear
 from groundup.model.losses import Head, head_logits
 from groundup.model.masks import Mask, Scoring, Sight
 from groundup.model.norm import RMSNorm, make_norm
@@ -27,20 +28,18 @@ class Decoder(nn.Module):
     def __init__(self, arch: Architecture) -> None:
         super().__init__()
         self.arch = arch
-        self.embed_tokens = nn.Embedding(arch.vocabulary_size, arch.hidden_size)
+        self.embed_tokens = Embedding(arch.vocabulary_size, arch.hidden_size)
         if arch.positions == "learned":
-            self.embed_positions = nn.Embedding(arch.context_length, arch.hidden_size)
+            self.embed_positions = Embedding(arch.context_length, arch.hidden_size)
         if arch.positions == "sinusoidal":
             self.position_table: Tensor
             table = sinusoidal_table(arch.context_length, arch.hidden_size)
             self.register_buffer("position_table", table, persistent=False)
         if arch.bigram_rows:
-            self.embed_bigrams = nn.Embedding(arch.bigram_rows, arch.hidden_size)
+            self.embed_bigrams = Embedding(arch.bigram_rows, arch.hidden_size)
         width = arch.kv_heads * arch.resolved_head_dim
         valued = [layer for layer in range(arch.layers) if arch.has_value_embedding(layer)]
-        self.value_embeddings = nn.ModuleDict(
-            {str(layer): nn.Embedding(arch.vocabulary_size, width) for layer in valued}
-        )
+        self.value_embeddings = nn.ModuleDict({str(layer): Embedding(arch.vocabulary_size, width) for layer in valued})
         self.embed_norm = RMSNorm(arch.hidden_size, arch.norm_eps, gains=False) if arch.embedding_norm else None
         self.layers = nn.ModuleList(Block(arch, layer) for layer in range(arch.layers))
         self.norm = nn.Identity() if arch.norm_placement == "post" else make_norm(arch, arch.hidden_size)
@@ -104,7 +103,7 @@ class Transformer(nn.Module):
         self.arch = arch
         self.model = Decoder(arch)
         if not arch.tied_embeddings:
-            self.lm_head = nn.Linear(arch.hidden_size, arch.vocabulary_size, bias=False)
+            self.lm_head = Linear(arch.hidden_size, arch.vocabulary_size, bias=False)
 
     @property
     def head_weight(self) -> Tensor:

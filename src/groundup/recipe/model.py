@@ -246,6 +246,9 @@ class ModelShape(Section):
             (rotary or self.rope_scaling is None, 'rope_scaling needs positions = "rotary"'),
             (rotary or self.local_rope_theta is None, 'local_rope_theta needs positions = "rotary"'),
             (self.norm_gains or not self.norm_offset, "norm_offset without norm_gains"),
+            (self.norm == "rms" or not self.norm_offset, 'norm_offset needs norm = "rms"'),
+            (self.window is not None or "L" not in self.window_pattern, "window_pattern without window"),
+            (self.window is not None or self.local_rope_theta is None, "local_rope_theta without window"),
             (
                 self.experts is None or self.experts.dense_layers < self.layers,
                 "experts.dense_layers leaves no layer with experts",

@@ -10,7 +10,7 @@ reference, which also asks what a size does to the loss, is Tao et al. 2024, "Sc
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np

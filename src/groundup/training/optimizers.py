@@ -59,15 +59,21 @@ class Muon:
 
     @torch.no_grad()
     def step(self, factor: float, step: int) -> None:
-        """Move every matrix. ``factor`` scales the learning rate; ``step`` counts from 0 for the momentum warm-up."""
+        """Move every matrix that has a gradient.
+
+        ``factor`` scales the learning rate; ``step`` counts from 0 for the momentum warm-up.
+        """
         table = self.table
         mix = min(1.0, step / self.WARMUP_STEPS)
         beta = (1 - mix) * min(self.WARMUP_FROM, table.muon_momentum) + mix * table.muon_momentum
         rate = table.muon_lr * factor
         for (*_, rows, columns), named in self.stacks.items():
-            weights: list[Tensor] = list(named.values())
-            gradients = [w.grad for w in weights if w.grad is not None]
-            momenta = [self.momentum[name] for name in named]
+            moved = {name: weight for name, weight in named.items() if weight.grad is not None}
+            if not moved:
+                continue
+            weights: list[Tensor] = list(moved.values())
+            gradients = [weight.grad for weight in weights if weight.grad is not None]
+            momenta = [self.momentum[name] for name in moved]
             torch._foreach_lerp_(momenta, gradients, 1 - beta)
             nesterov = torch._foreach_lerp(gradients, momenta, beta)
             updates = list(orthogonalise(torch.stack(nesterov), self.dtype).unbind())
@@ -119,11 +125,14 @@ class Optimizer:
         return state
 
     def load(self, tensors: dict[str, Tensor]) -> None:
-        """Take over the state that :meth:`tensors` gave. Raises ``KeyError`` where a tensor is missing."""
+        """Take over the state that :meth:`tensors` gave; a weight that has never had a gradient has none with AdamW.
+        Raises ``KeyError`` where a tensor is missing."""
         for name, momentum in self.muon.momentum.items():
             momentum.copy_(tensors[f"muon.{name}.momentum"])
+        keys = ("step", "exp_avg", "exp_avg_sq")
         for name, weight in self._rest.items():
-            keys = ("step", "exp_avg", "exp_avg_sq")
+            if not any(f"adamw.{name}.{key}" in tensors for key in keys):
+                continue
             state = {key: tensors[f"adamw.{name}.{key}"].to(weight.device) for key in keys}
             self.adamw.state[weight] = state
 

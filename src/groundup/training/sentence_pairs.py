@@ -86,7 +86,13 @@ def read_pairs(section: Seq2SeqSection, seed: int) -> PairData:
         left_out += len(pairs) - len(tests[split])
         if not tests[split]:
             raise UserError("no pair that is not in the training data", where=name, expected="other sentences")
-    return PairData(training, {split: pairs[: section.tests] for split, pairs in tests.items()}, left_out)
+    return PairData(training, {split: _chosen(pairs, section.tests) for split, pairs in tests.items()}, left_out)
+
+
+def _chosen(pairs: list[TextPair], most: int) -> list[TextPair]:
+    """Different pairs, at most so many: where there are more, not the first of the file but those of the least hash."""
+    different = list(dict.fromkeys(pairs))
+    return different if len(different) <= most else sorted(different, key=lambda pair: _share(pair.source))[:most]
 
 
 def _key(source: str) -> str:

@@ -134,7 +134,7 @@ def seq2seq(
     objective = TranslationObjective(section.label_smoothing)
 
     def job_of(section: Seq2SeqSection, plan: Plan, out: Path) -> Job:
-        """The training that a plan describes; the probe's goes elsewhere and shows nothing."""
+        """The training that a plan describes."""
         return Job(out.name, section.kind, out, fingerprint, model, objective, rows, section, plan, hardware, seed,
                    should_stop)  # fmt: skip
 
@@ -220,14 +220,14 @@ def validator(
         return None
     rows = PairRows.of([ids for _, ids in encoded])
     texts = [pair.source for pair, _ in encoded]
-    wanted = [" ".join(pair.target.split()) for pair, _ in encoded]
+    wanted = [units(pair.target, translator.target.unit) for pair, _ in encoded]
 
     @torch.no_grad()
     def measure(model: EncoderDecoder) -> dict[str, float]:
         batch = to_tensors(rows, str(model.head.weight.device))
         hidden = model(batch["sources"], batch["inputs"])
         nats = smoothed_cross_entropy_sum(hidden, model.head, batch["targets"], 0.0).item()
-        said = [" ".join(best[0].text.split()) for best in translator.translate(texts, beam=1)]
+        said = [units(best[0].text, translator.target.unit) for best in translator.translate(texts, beam=1)]
         right = sum(one == other for one, other in zip(said, wanted, strict=True))
         return {"validation_loss": nats / rows.target_tokens, "exact_match": right / len(wanted)}
 
@@ -271,7 +271,9 @@ def write_tests(
     found = translate_tests(translator, tests, section.beam, section.length_penalty)
     texts = {split: [best.text for best in translations] for split, translations in found.items()}
     results = score_translations(out.name, texts, tests, section.unit, seed)
-    results |= baseline_results(training, tests, section.unit, seed)
+    baselines = baseline_results(training, tests, section.unit, seed)
+    suffix = "" if out.name == section.kind else f"_{out.name}"  # a run may have several translators
+    results |= {name + suffix: tasks for name, tasks in baselines.items()}
     records = [
         {
             "split": split,

@@ -28,7 +28,7 @@ from groundup.training.objective import NextToken, Objective, Rows, Source
 SAMPLE_TOKENS = 80
 SAMPLE_TEMPERATURE = 0.7
 IMPORT_RECORD = "import.json"
-"""Lies beside imported weights; its ``tokens`` are the ids that they know, fewer than rows where the table is padded."""
+"""Lies beside imported weights; its ``tokens`` are the ids that they know, fewer than rows of a padded table."""
 PROBED = 5
 """Updates of each length of rows whose median time a budget of minutes is worked out from."""
 SEARCHED = 1000
