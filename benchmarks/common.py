@@ -109,7 +109,7 @@ def measure(command: Sequence[str | Path], *, limit: float = LIMIT, env: dict[st
         watched = [sys.executable, str(HERE / "watch.py"), str(report), str(limit), *map(str, command)]
         with log.open("wb") as output:
             done = subprocess.run(
-                watched, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=os.environ | (env or {})
+                watched, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=_environment() | (env or {})
             )
         if done.returncode:
             end = log.read_bytes()[-TAIL:].decode("utf-8", "replace")
@@ -118,6 +118,12 @@ def measure(command: Sequence[str | Path], *, limit: float = LIMIT, env: dict[st
     return Cost(
         found["cpu_seconds"], found["wall_seconds"], found["peak_pss_bytes"], found["peak_rss_bytes"], found["exact"]
     )
+
+
+def _environment() -> dict[str, str]:
+    """This process's, but Python may keep what it compiles: an installed peer has it kept, a checkout of ours would be
+    compiled in every run."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
 
 def alternate(rounds: int, ours: Callable[[], Cost], theirs: Callable[[], Cost]) -> dict[str, list[Cost]]:

@@ -1,6 +1,7 @@
 """Beam search: greedy at one, exhaustive where wide enough, and no different in a batch."""
 
 import itertools
+import math
 
 import pytest
 import torch
@@ -97,6 +98,40 @@ def test_a_wider_beam_finds_what_greedy_search_misses():
             if narrow[0].finished and wide[0].finished:
                 better += wide[0].logprob > narrow[0].logprob + 1e-9
     assert better > 0
+
+
+class Told(EncoderDecoder):
+    """A model that says what it is told: by the words so far the probabilities of the next one, or the end.
+
+    Rows move about in a beam; so that each knows its words, they stand in the memory in place of keys.
+    """
+
+    def __init__(self, following: dict[tuple[int, ...], dict[int, float]]) -> None:
+        super().__init__(made(1).arch)
+        self.following = following
+
+    def decode(self, target, memory):
+        keys = target[:, None, :, None].double()
+        words, _ = memory.extend(0, (keys, keys))
+        rows = []
+        for ids in words[:, 0, 1:, 0].long().tolist():
+            given = self.following.get(tuple(ids), {EOS: 1.0})
+            rows.append([given.get(word, 1e-9) for word in range(VOCABULARY)])
+        return torch.tensor(rows, dtype=torch.float64).log()[:, None]
+
+    def logits(self, hidden):
+        return hidden
+
+
+def test_unlikely_ends_do_not_cut_the_likeliest_translation_short():
+    """The sure path 3 4 5 3 4 has a probability of 0.6; at each of its words another beginning of 0.1 ends at once."""
+    path = [3, 4, 5, 3, 4]
+    following = {tuple(path[:at]): {word: 0.9, 3 + (word - 2) % 3: 0.1} for at, word in enumerate(path)}
+    found = search(Told(following).eval(), [[4, EOS]], beam=2, alpha=0.6)[0][0]
+    assert list(found.ids) == [*path, EOS]
+    assert found.logprob == pytest.approx(5 * math.log(0.9), abs=1e-6)
+    others = search(Told(following).eval(), [[4, EOS]], beam=4, alpha=0.0, n_best=4)[0]
+    assert list(others[0].ids) == [*path, EOS]
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 8])

@@ -48,9 +48,11 @@ def beam_search(
 ) -> list[list[Hypothesis]]:
     """The best translations of each source, best first.
 
-    At every length the ``beam`` likeliest beginnings are kept; one that ends among them is a hypothesis. A source is
-    done when it has ``beam`` hypotheses, or when no beginning can still overtake the ``n_best`` ones. A beam of 1 is
-    greedy search. A result doesn't depend on what else is in the batch, but for rounding.
+    At every length the ``beam`` likeliest beginnings are kept. One that ends among them is a hypothesis, and its place
+    stays empty from then on: so the likeliest beginning is never given up for the ends of unlikely ones, which come
+    early where a model is sure of its words. A source is done when no place is left, or when no beginning can still
+    overtake the ``n_best`` hypotheses. A beam of 1 is greedy search. A result doesn't depend on what else is in the
+    batch, but for rounding.
 
     Args:
         model: in eval mode.
@@ -104,7 +106,7 @@ class _Sentence:
         (self.ended if finished else self.cut).append(Hypothesis(tuple(ids), logprob, score, finished))
 
     def done(self, best_alive: float) -> bool:
-        """Whether nothing better can come: the best beginning, at no further cost and of the greatest length."""
+        """Whether nothing better can come: not of the best beginning, at no further cost and of the greatest length."""
         if len(self.ended) >= self.beam:
             return True
         if len(self.ended) < self.n_best:
@@ -161,8 +163,9 @@ class _Search:
         parents, words = index // vocabulary, index % vocabulary
         ends = words == self.end
         self.take_ended(top, parents, ends)
-        going_on = top.masked_fill(ends, float("-inf"))
-        self.logprobs, places = going_on.topk(self.beam, dim=1)
+        self.logprobs, places = top.masked_fill(ends, float("-inf")).topk(self.beam, dim=1)
+        ranks = torch.arange(self.beam, device=self.device)
+        self.logprobs = self.logprobs.masked_fill(ranks >= self.places_left()[:, None], float("-inf"))
         parents, words = parents.gather(1, places), words.gather(1, places)
         rows = parents + torch.arange(count, device=self.device)[:, None] * self.beam
         self.ids = torch.cat((self.ids.flatten(0, 1)[rows], words[..., None]), dim=2)
@@ -181,12 +184,18 @@ class _Search:
         return self.logprobs[..., None] + logits.log_softmax(-1).view(count, self.beam, -1)
 
     def take_ended(self, top: Tensor, parents: Tensor, ends: Tensor) -> None:
-        """Record the beginnings that end, if they are among the beam's likeliest."""
-        among = ends[:, : self.beam] & top[:, : self.beam].isfinite()
+        """Record the beginnings that end, if they are among as many of the likeliest as there are places."""
+        ranks = torch.arange(top.shape[1], device=self.device)
+        among = ends & top.isfinite() & (ranks < self.places_left()[:, None])
         for place, rank in among.nonzero().tolist():
             ids = self.ids[place, parents[place, rank], 1:].tolist()
             logprob = float(top[place, rank])
             self.sentences[self.going[place]].add([*ids, self.end], logprob, finished=True)
+
+    def places_left(self) -> Tensor:
+        """How many beginnings of each source are still kept, [B]."""
+        left = [self.beam - len(self.sentences[number].ended) for number in self.going]
+        return torch.tensor(left, device=self.device)
 
     def not_done(self) -> list[int]:
         """Places of the batch that go on. Beginnings that have reached their limit are recorded as cut."""
