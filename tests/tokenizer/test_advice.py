@@ -2,7 +2,6 @@
 
 import gzip
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -95,8 +94,8 @@ def test_the_heads_share_at_width_128_and_32k_tokens() -> None:
     assert head_share(ARCH, 0) == pytest.approx(32_768 / (32_768 + 4 * (4 * 128 + 3 * 344)))
     assert round(100 * head_share(ARCH, 0)) == 84  # of all matrix products with weights
     assert round(100 * head_share(ARCH, 256)) == 82  # with the attention scores of 256 tokens
-    assert round(100 * head_share(replace(ARCH, vocabulary_size=4096), 0)) == 40
-    assert round(100 * head_share(replace(ARCH, vocabulary_size=2048), 0)) == 25
+    assert round(100 * head_share(ARCH.replace(vocabulary_size=4096), 0)) == 40
+    assert round(100 * head_share(ARCH.replace(vocabulary_size=2048), 0)) == 25
 
 
 def test_the_best_size_is_that_of_a_search_by_hand(trained: Tokenizer) -> None:
@@ -110,15 +109,15 @@ def test_the_best_size_is_that_of_a_search_by_hand(trained: Tokenizer) -> None:
     assert present["tokens_per_byte"] == counts.sum() / size
     assert not present["extrapolated"]
     for row in [present, found["best"], *found["curve"]]:
-        arch = replace(ARCH, vocabulary_size=row["vocabulary_size"])
+        arch = ARCH.replace(vocabulary_size=row["vocabulary_size"])
         assert row["flops_per_byte"] == pytest.approx(flops_per_token(arch, 256) * row["tokens_per_byte"])
         assert row["head_share"] == pytest.approx(head_share(arch, 256))
         assert row["extrapolated"] == (row["vocabulary_size"] > trained.vocabulary_size)
         assert row["flops_per_byte"] >= found["best"]["flops_per_byte"]
     curve = curve_of(trained, TEXTS)
-    tiny = replace(ARCH, layers=1, hidden_size=8, heads=1, kv_heads=1, head_dim=8, intermediate_size=8)
+    tiny = ARCH.replace(layers=1, hidden_size=8, heads=1, kv_heads=1, head_dim=8, intermediate_size=8)
     by_hand = [
-        flops_per_token(replace(tiny, vocabulary_size=int(size)), 8) * count
+        flops_per_token(tiny.replace(vocabulary_size=int(size)), 8) * count
         for size, count in zip(curve.sizes, curve.tokens, strict=True)
     ]
     small = advise(trained, counts, tiny, 8)
@@ -130,7 +129,7 @@ def test_the_best_size_is_that_of_a_search_by_hand(trained: Tokenizer) -> None:
 
 
 def test_where_no_merge_is_left_nothing_larger_is_advised(trained: Tokenizer) -> None:
-    wide = replace(ARCH, hidden_size=4096)
+    wide = ARCH.replace(hidden_size=4096)
     found = advise(trained, counted(trained, TEXTS), wide, 256, exhausted=True)
     assert found["best"] == found["present"] == found["curve"][-1]
     assert not found["open"]
@@ -139,7 +138,7 @@ def test_where_no_merge_is_left_nothing_larger_is_advised(trained: Tokenizer) ->
 def test_a_wide_model_wants_more_than_it_has_and_the_answer_is_open(
     trained: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wide = replace(ARCH, layers=96, hidden_size=12_288, heads=96, kv_heads=96, head_dim=128, intermediate_size=49_152)
+    wide = ARCH.replace(layers=96, hidden_size=12_288, heads=96, kv_heads=96, head_dim=128, intermediate_size=49_152)
     small = shortened(trained, 200)
     found = advise(small, counted(small, TEXTS), wide, 2048)
     assert found["extrapolation"]["missed"] is None  # nothing tells how far off larger sizes would be
