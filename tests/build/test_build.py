@@ -131,6 +131,14 @@ def test_an_unknown_task_is_refused_before_anything_is_made(made, tmp_path):
     assert made == []
 
 
+def test_a_model_that_nothing_can_load_is_refused_before_anything_is_made(made, tmp_path):
+    with pytest.raises(UserError, match="bigram_rows = 500"):
+        build(smoke("model.bigram_rows=500"), tmp_path)
+    assert made == []
+    build(smoke("model.bigram_rows=500"), tmp_path, until="pretrain")
+    assert "pretrain" in made
+
+
 def test_only_and_until(made, tmp_path):
     build(smoke(), tmp_path, until="tokenizer")
     assert made == ["corpus", "tokenizer"]

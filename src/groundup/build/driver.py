@@ -67,6 +67,7 @@ def build(
     """
     begun = time.monotonic()
     chosen = choose_stages(recipe, only, until)
+    _require_layout(recipe, chosen)
     with run_lock(run), stop_on_signals() as stop:
         remove_leftovers(run)
         record = RunRecord(run)
@@ -114,6 +115,22 @@ def choose_stages(recipe: Recipe, only: Sequence[str], until: str | None) -> lis
     if until is not None:
         stages = stages[: names.index(until) + 1]
     return [stage for stage in stages if not only or stage.name in only]
+
+
+def _require_layout(recipe: Recipe, chosen: Sequence[Stage]) -> None:
+    """Raise UserError, before anything is trained, where a model made here is to be exported and no layout fits it."""
+    kinds = {stage.kind for stage in chosen}
+    if not {"pretrain", "export"} <= kinds or recipe.import_ is not None:
+        return
+    from groundup.interchange import why_no_stock_layout
+    from groundup.model import Architecture
+
+    if reasons := why_no_stock_layout(Architecture.from_section(recipe.model, 1024)):
+        raise UserError(
+            f"no stock layout exists for a model with {' and '.join(reasons)}, and [export] asks for one",
+            where="[model]",
+            mend="leave out [export], or those options; this package itself loads any model it has made",
+        )
 
 
 def is_done(run: Path, name: str, fingerprint: str) -> bool:
