@@ -372,55 +372,6 @@ def test_a_vocabulary_that_is_elsewhere(real_data, tmp_path):
     assert grown.arch.vocabulary_size == 50304
 
 
-@pytest.mark.parametrize(
-    ("source", "message"),
-    [
-        ("meta-llama/Llama-3.2-1B", r"hf download meta-llama/Llama-3.2-1B --local-dir Llama-3.2-1B`"),
-        ("hf://openai-community/gpt2", r"hf download openai-community/gpt2 --local-dir gpt2`"),
-        ("gpt2", "nothing is downloaded"),
-        ("/nowhere/at all", "no directory '/nowhere/at all'"),
-    ],
-)
-def test_a_name_is_no_directory(tmp_path, monkeypatch, source, message):
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=message) as caught:
-        build(recipe_of(source), tmp_path / "run")
-    assert ("hf download" in str(caught.value)) == (" " not in source)
-
-
-def test_what_is_no_checkpoint_is_refused_before_anything_is_written(sources, tmp_path):
-    def refused(source, match):
-        with pytest.raises(UserError, match=match):
-            build(recipe_of(source), tmp_path / "run")
-        assert not (tmp_path / "run" / "import").exists()
-
-    refused(tmp_path, "no config.json")
-    source = shutil.copytree(sources["gpt2"], tmp_path / "source")
-    refused(source / "config.json", "is a file, not a directory")
-    (source / "model.safetensors").rename(source / "pytorch_model.bin")
-    refused(source, "weights in a pickle are refused")
-    (source / "pytorch_model.bin").rename(source / "model.safetensors")
-    (source / "tokenizer_config.json").write_text("{")
-    refused(source, "not JSON")
-    (source / "tokenizer.json").rename(source / "other.json")
-    refused(source, "no vocabulary here")
-    words = read_json(source / "other.json")
-    words["model"]["byte_fallback"] = True
-    (source / "tokenizer.json").write_text(json.dumps(words))
-    refused(source, "SentencePiece's tokens are characters, not bytes")
-
-
-def test_a_vocabulary_of_more_ids_than_rows_is_refused(sources, tmp_path):
-    source = shutil.copytree(sources["gpt2"], tmp_path / "source")
-    words = read_json(source / "tokenizer.json")
-    last = max(token["id"] for token in words["added_tokens"])
-    words["added_tokens"].append(words["added_tokens"][-1] | {"content": "<|more|>", "id": last + 1})
-    (source / "tokenizer.json").write_text(json.dumps(words))
-    with pytest.raises(UserError, match=r"(?s)has \d+ ids and the weights \d+ rows.*<\|more\|> \d+"):
-        build(recipe_of(source), tmp_path / "run")
-    assert not (tmp_path / "run" / "import").exists()
-
-
 @pytest.mark.slow
 def test_a_killed_tuning_reaches_the_same_weights(sources, data, tmp_path):
     text = f"[import]\nsource = '{sources['qwen3']}'\n{tuning(data, 60)}\n{PLAIN}"

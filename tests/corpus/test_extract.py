@@ -37,7 +37,7 @@ def text_of(html_page: str | bytes, extractor: Extractor = "resiliparse", charse
 
 
 def reason_of(data: bytes, extractor: Extractor = "resiliparse") -> str:
-    result = extract(Raw(html=data, file="f", record=3), extractor)  # type: ignore[arg-type]
+    result = extract(Raw(html=data, file="f", record=3), extractor)
     assert isinstance(result, Refused), result
     assert (result.file, result.record) == ("f", 3)
     assert result.excerpt == data[:200].decode("utf-8", "replace")
@@ -124,7 +124,7 @@ def test_main_text_of_real_pages(real_data: Path, extractor: Extractor, step: in
     pages = readability(real_data)[::step]
     module._trafilatura()  # half a second that is no part of the speed
     start = time.process_time()
-    found = [extract(Raw(html=source), extractor) for source, _ in pages]  # type: ignore[arg-type]
+    found = [extract(Raw(html=source), extractor) for source, _ in pages]
     seconds = time.process_time() - start
     texts = [raw.text if isinstance(raw, Raw) else "" for raw in found]
     assert all(texts)
@@ -328,7 +328,7 @@ charsets = st.sampled_from([None, "", "utf-8", "utf-16", "utf-7", "idna", "punyc
 def test_any_bytes_are_read_or_refused(data: bytes, charset: str | None) -> None:
     data = data.replace(b"_", b" ")
     for extractor in ("resiliparse", "trafilatura"):
-        result = extract(Raw(html=data, charset=charset, file="f"), extractor)  # type: ignore[arg-type]
+        result = extract(Raw(html=data, charset=charset, file="f"), extractor)
         if isinstance(result, Raw):
             assert result.html is None
             assert result.text.strip()

@@ -28,21 +28,24 @@ def cpu() -> Hardware:
     return Hardware("cpu", "fp32", False, 1, {})
 
 
-@pytest.fixture
-def model(tokenizer: Tokenizer) -> Transformer:
-    """Two layers, width 32; every weight is random, so that each part of the model has its say."""
-    network = Transformer(
-        Architecture(
-            vocabulary_size=tokenizer.vocabulary_size,
-            layers=2,
-            hidden_size=32,
-            heads=4,
-            kv_heads=2,
-            head_dim=8,
-            intermediate_size=48,
-            context_length=64,
-        )
+@pytest.fixture(scope="session")
+def arch(tokenizer: Tokenizer) -> Architecture:
+    return Architecture(
+        vocabulary_size=tokenizer.vocabulary_size,
+        layers=2,
+        hidden_size=32,
+        heads=4,
+        kv_heads=2,
+        head_dim=8,
+        intermediate_size=48,
+        context_length=64,
     )
+
+
+@pytest.fixture
+def model(arch: Architecture) -> Transformer:
+    """Two layers, width 32; every weight is random, so that each part of the model has its say."""
+    network = Transformer(arch)
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
         for weight in network.parameters():

@@ -27,22 +27,11 @@ TIMES = ("seconds", "tokens_per_second", "gflops", "mfu", "data_wait", "data_sta
 
 
 @pytest.fixture
-def run(tmp_path: Path, tokenizer: Tokenizer) -> Path:
+def run(tmp_path: Path, tokenizer: Tokenizer, arch: Architecture) -> Path:
     """A run with a tokenizer, a fresh base model and two files of data."""
     (tmp_path / "tokenizer").mkdir()
     (tmp_path / "tokenizer" / "tokenizer.json").write_text(tokenizer.json)
-    model = Transformer(
-        Architecture(
-            vocabulary_size=tokenizer.vocabulary_size,
-            layers=2,
-            hidden_size=32,
-            heads=4,
-            kv_heads=2,
-            head_dim=8,
-            intermediate_size=48,
-            context_length=64,
-        )
-    )
+    model = Transformer(arch)
     initialise(model, 1)
     (tmp_path / "base").mkdir()
     save_model(model, tmp_path / "base")

@@ -71,7 +71,14 @@ def command_line(arguments: Sequence[str]) -> int:
 
 def main() -> None:
     """The ``groundup`` command."""
-    sys.exit(command_line(sys.argv[1:]))
+    code = command_line(sys.argv[1:])
+    if code == Interrupted.exit_code:
+        # A library's thread may be at work still (the corpus engine's): coming back to an interpreter that is ending,
+        # it would abort the process. Nothing is lost: what counts is on disk already.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def _fail(message: str, code: int) -> int:

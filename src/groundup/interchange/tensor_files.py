@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -115,11 +116,14 @@ class Planned:
         return _size(self.shape, self.dtype)
 
 
+def _whole(tensor: Tensor) -> tuple[Tensor]:
+    return (tensor.detach().cpu(),)
+
+
 def planned(tensors: Mapping[str, Tensor]) -> list[Planned]:
     """Tensors that exist already, on any device, as they are."""
     return [
-        Planned(name, tensor.dtype, tuple(tensor.shape), lambda tensor=tensor: (tensor.detach().cpu(),))  # type: ignore[misc]
-        for name, tensor in tensors.items()
+        Planned(name, tensor.dtype, tuple(tensor.shape), partial(_whole, tensor)) for name, tensor in tensors.items()
     ]
 
 

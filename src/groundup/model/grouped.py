@@ -75,13 +75,13 @@ def _(y: Tensor, x: Tensor, ends: Tensor) -> Tensor:
     return x.new_empty(len(ends), y.shape[1], x.shape[1])
 
 
-def _keep(ctx: torch.autograd.function.FunctionCtx, inputs: tuple[Any, ...], output: Tensor) -> None:
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     ctx.save_for_backward(*inputs[:3])
 
 
-def _backward(ctx: torch.autograd.function.FunctionCtx, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
+def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
     """Of a product that is not flipped; a flipped one stands in a backward pass alone."""
-    x, weights, ends = ctx.saved_tensors  # type: ignore[attr-defined]  # set by save_for_backward
+    x, weights, ends = ctx.saved_tensors
     return _product(grad, weights, ends, True), _outer(grad, x, ends), None, None
 
 
