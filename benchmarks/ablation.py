@@ -8,6 +8,8 @@ What is measured and how to read it stands in benchmarks/README.md.
 
 from __future__ import annotations
 
+import atexit
+import hashlib
 import json
 import math
 import os
@@ -27,14 +29,14 @@ from typing import Any
 from ablation_page import page, table
 from common import Report, arguments, bench_folder, real_data, say
 
-FORMAT = 1  # of the data and results that are kept; others are made anew
+FORMAT = 2  # of the data and results that are kept; others are made anew
 RUNG = "ladder-1m"
 VOCABULARY = 2048
 TOKENS_PER_UPDATE = 4096
 SEEDS = (1, 2, 3)
-TOKENS, QUICK_TOKENS = 409_600, 102_400  # a run reads: 100 updates, 25 updates
+TOKENS, QUICK_TOKENS = 614_400, 102_400  # a run reads: 150 updates, 25 updates
 QUICK = ("default", "learned", "gqa", "no-qk-norm", "relu", "layernorm", "bigram", "value-embeddings")
-TIMED = 5  # updates whose CPU time gives tokens a second
+TIMED = 8  # pairs of updates whose CPU time gives tokens a second
 T_975 = {1: 12.71, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
 
 
@@ -52,16 +54,19 @@ OPTIONS = (
     Option("default", "", "Qwen3 layout: rotary, QK-norm, SwiGLU, RMSNorm first, tied"),
     Option("learned", "positions", "learned table (GPT-2)", {"positions": "learned"}),
     Option("sinusoidal", "positions", "fixed table (Attention Is All You Need)", {"positions": "sinusoidal"}),
+    Option("sinusoidal-scaled", "positions", "fixed table, and embeddings times sqrt(128), as in that paper",
+           {"positions": "sinusoidal", "embedding_scale": True}),
     Option("alibi", "positions", "ALiBi", {"positions": "alibi"}),
     Option("no-positions", "positions", "none", {"positions": "none"}),
     Option("rope-theta-1e6", "positions", "rotary base 1,000,000 for 10,000", {"rope_theta": 1e6}),
     Option("gqa", "attention", "2 key-value heads for 4 queries", {"kv_heads": 2}),
     Option("mqa", "attention", "1 key-value head", {"kv_heads": 1}),
-    Option("mla", "attention", "latent attention: 64 + 16 numbers cached a token and layer for 256",
+    Option("mla", "attention", "latent attention, without QK-norm: 64 + 16 numbers cached a token and layer for 256",
            {"qk_norm": "none", "latent": {"kv_rank": 64, "rotary_dim": 16}}),
     Option("window-64", "attention", "window of 64 tokens in 3 layers of 4", {"window": 64, "window_pattern": "SSSL"}),
     Option("no-qk-norm", "attention", "queries and keys not normalised", {"qk_norm": "none"}),
     Option("qk-norm-width", "attention", "normalised over the whole width (OLMo-2)", {"qk_norm": "width"}),
+    Option("qkv-biases", "attention", "biases of queries, keys and values (Qwen 2)", {"biases": "qkv"}),
     Option("attention-softcap", "attention", "scores below 20 (soft cap)", {"attention_softcap": 20.0}),
     Option("sinks", "attention", "attention sinks", {"attention_sinks": True}),
     Option("lookup-start", "attention", "heads begin as look-up", {"attention_start": "lookup"}),
@@ -134,7 +139,6 @@ def job(option: Option, seed: int, tokens: int, folder: Path) -> dict[str, Any]:
             section, model, run=folder, out=out, start=None, seed=seed, hardware=hardware, fingerprint="ablation",
             should_stop=lambda: False,
         )  # fmt: skip
-        seconds = update_seconds(section, out, seed, folder, hardware)
         from groundup.interchange import load_architecture
 
         count = parameter_count(load_architecture(out / "final"))
@@ -143,68 +147,129 @@ def job(option: Option, seed: int, tokens: int, folder: Path) -> dict[str, Any]:
     return {
         "bits_per_byte": found["bits_per_byte"],
         "skipped": found["skipped"],
-        "tokens_per_second": TOKENS_PER_UPDATE / seconds,
         "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6,
         "parameters": count.total,
         "active": count.active,
     }
 
 
-def update_seconds(section: Any, out: Path, seed: int, folder: Path, hardware: Any) -> float:
-    """CPU seconds of an update of the trained model, the least of a few: what else the machine does slows the rest."""
-    from groundup.interchange import load_model
+def timing(option: Option, folder: Path) -> dict[str, Any]:
+    """Updates of the default and of an option by turns, in one process, on one core: CPU seconds of each, and ratios.
+
+    Neighbours on the machine slow both sides of a pair alike, which the ratio leaves out.
+    """
+    updates = [trainer_of(each, folder) for each in (OPTIONS[0], option)]
+    pairs = []
+    for step in range(1 + TIMED):
+        seconds = [0.0, 0.0]
+        for side in (0, 1) if step % 2 else (1, 0):
+            trainer, loader = updates[side]
+            batch = loader.update(step)
+            begun = time.process_time()
+            trainer.update(batch)
+            seconds[side] = time.process_time() - begun
+        pairs.append(seconds)
+    ratios = sorted(default / own for default, own in pairs[1:])
+    return {
+        "tokens_per_second": TOKENS_PER_UPDATE / min(own for _, own in pairs[1:]),
+        "speed": median(ratios),
+        "speed_low": ratios[len(ratios) // 4],
+        "speed_high": ratios[-1 - len(ratios) // 4],
+    }
+
+
+def trainer_of(option: Option, folder: Path) -> tuple[Any, Any]:
+    """A trainer of a fresh model, and the loader of its batches."""
+    from groundup.hardware import Hardware
+    from groundup.model import Architecture, fresh_model
+    from groundup.recipe import ModelSection, PretrainSection
     from groundup.tokenizer import Loader, PackedRows, TokenShards
     from groundup.training import Job, NextToken
     from groundup.training.budget import Plan
     from groundup.training.loop import Trainer
 
-    model = load_model(out / "final")
+    section = PretrainSection.model_validate({"steps": 100, "tokens_per_update": TOKENS_PER_UPDATE})
+    shape = ModelSection.model_validate({"preset": RUNG, **option.model})
+    model = fresh_model(Architecture.from_section(shape, VOCABULARY), 1)
     length = model.arch.context_length
-    rows = TOKENS_PER_UPDATE // length
-    loader = Loader(PackedRows(TokenShards(folder / "tokenizer" / "shards" / "train"), length, seed), rows)
-    plan = Plan("", 1 << 20, rows, rows, length)
-    trainer = Trainer(
-        Job("timing", "pretrain", out / "timing", "", model, NextToken(), loader, section, plan, hardware, seed, bool)
-    )
-    seconds = []
-    for step in range(1 + TIMED):
-        batch = loader.update(step)
-        begun = time.process_time()
-        trainer.update(batch)
-        seconds.append(time.process_time() - begun)
-    trainer.metrics.close()
-    trainer.samples.close()
-    return min(seconds[1:])
+    count = TOKENS_PER_UPDATE // length
+    loader = Loader(PackedRows(TokenShards(folder / "tokenizer" / "shards" / "train"), length, 1), count)
+    hardware = Hardware(device="cpu", precision="fp32", compile=False, threads=1, matrix_gflops={})
+    out = Path(tempfile.mkdtemp(prefix="groundup-ablation-"))
+    atexit.register(shutil.rmtree, out, ignore_errors=True)
+    plan = Plan("", 1 << 20, count, count, length)
+    return Trainer(
+        Job("timing", "pretrain", out, "", model, NextToken(), loader, section, plan, hardware, 1, bool)
+    ), loader
 
 
-def results(options: list[Option], seeds: tuple[int, ...], tokens: int, workers: int) -> dict[tuple[str, int], Any]:
-    """Every option with every seed, each in a process of its own; what was measured before is not measured again."""
-    folder = data()
-    kept = bench_folder() / "ablation" / f"results-{FORMAT}-{tokens}.jsonl"
-    known = {}
-    if kept.exists():
-        for line in kept.read_text().splitlines():
-            row = json.loads(line)
-            known[(row["option"], json.dumps(row["model"], sort_keys=True), row["seed"])] = row
-    wanted = [(option, seed) for seed in seeds for option in options]
-    todo = [(o, s) for o, s in wanted if (o.name, json.dumps(o.model, sort_keys=True), s) not in known]
+def digest() -> str:
+    """Of the code that a result depends on: what was measured with another is measured anew."""
+    import groundup
 
-    def run(task: tuple[Option, int]) -> None:
-        option, seed = task
-        command = [sys.executable, __file__, "--job", option.name, str(seed), str(tokens), str(folder)]
-        done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
-        if done.returncode:
-            raise RuntimeError(f"{option.name}, seed {seed}: {done.stderr[-2000:]}")
-        found = json.loads(done.stdout.splitlines()[-1])
-        row = {"option": option.name, "model": option.model, "seed": seed, **found}
-        with kept.open("a") as file:
+    root = Path(groundup.__file__).parent
+    files = sorted(
+        path for room in ("model", "training", "recipe", "tokenizer") for path in (root / room).rglob("*")
+        if path.suffix in (".py", ".toml")
+    )  # fmt: skip
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:16]
+
+
+class Kept:
+    """What was measured with this code, in a file, so that a run that was stopped goes on where it was."""
+
+    def __init__(self, tokens: int) -> None:
+        self.path = bench_folder() / "ablation" / f"results-{FORMAT}-{tokens}.jsonl"
+        self.code = digest()
+        lines = self.path.read_text().splitlines() if self.path.exists() else []
+        found = [json.loads(line) for line in lines]
+        self.rows = {self.key(row["model"], row["seed"]): row for row in found if row["code"] == self.code}
+
+    @staticmethod
+    def key(model: dict[str, Any], seed: int | None) -> str:
+        return json.dumps([model, seed], sort_keys=True)
+
+    def add(self, option: Option, seed: int | None, found: dict[str, Any]) -> None:
+        row = {"option": option.name, "model": option.model, "seed": seed, "code": self.code, **found}
+        with self.path.open("a") as file:
             file.write(json.dumps(row) + "\n")
-        known[(option.name, json.dumps(option.model, sort_keys=True), seed)] = row
-        say(f"ablation: {len(known)}: {option.name}, seed {seed}: {found['bits_per_byte']:.4f}")
+        self.rows[self.key(option.model, seed)] = row
 
+
+def in_process(*task: object) -> dict[str, Any]:
+    """What a process of its own, with one thread, finds."""
+    command = [sys.executable, __file__, *map(str, task)]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(map(str, task))}: {done.stderr[-2000:]}")
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def results(
+    options: list[Option], seeds: tuple[int, ...], tokens: int, workers: int
+) -> dict[tuple[str, int | None], dict[str, Any]]:
+    """Every option trained with every seed, as many at a time as there are cores; then timed, one after the other.
+
+    By the option's name and the seed, which is None for what was timed.
+    """
+    folder, kept = data(), Kept(tokens)
+
+    def train(task: tuple[Option, int]) -> None:
+        option, seed = task
+        found = in_process("--job", option.name, seed, tokens, folder)
+        kept.add(option, seed, found)
+        say(f"ablation: {len(kept.rows)}: {option.name}, seed {seed}: {found['bits_per_byte']:.4f}")
+
+    wanted = [(option, seed) for seed in seeds for option in options]
     with ThreadPoolExecutor(workers) as pool:
-        list(pool.map(run, todo))
-    return {(o.name, s): known[(o.name, json.dumps(o.model, sort_keys=True), s)] for o, s in wanted}
+        list(pool.map(train, [(o, s) for o, s in wanted if kept.key(o.model, s) not in kept.rows]))
+    for option in options:
+        if kept.key(option.model, None) not in kept.rows:
+            found = in_process("--time", option.name, folder)
+            kept.add(option, None, found)
+            say(f"ablation: {option.name}: {found['speed']:.2f} times the speed")
+    return {(o.name, s): kept.rows[kept.key(o.model, s)] for o in options for s in (*seeds, None)}
 
 
 def interval(differences: list[float]) -> tuple[float, float]:
@@ -213,13 +278,15 @@ def interval(differences: list[float]) -> tuple[float, float]:
     return fmean(differences), half
 
 
-def rows(options: list[Option], seeds: tuple[int, ...], found: dict[tuple[str, int], Any]) -> Iterator[dict[str, Any]]:
+def rows(
+    options: list[Option], seeds: tuple[int, ...], found: dict[tuple[str, int | None], Any]
+) -> Iterator[dict[str, Any]]:
     """A row of the table for each option: what it is better or worse by than the default of the same seed."""
     base = [found["default", seed] for seed in seeds]
     for option in options:
         runs = [found[option.name, seed] for seed in seeds]
         difference, half = interval([a["bits_per_byte"] - b["bits_per_byte"] for a, b in zip(runs, base, strict=True)])
-        speeds = [a["tokens_per_second"] / b["tokens_per_second"] for a, b in zip(runs, base, strict=True)]
+        timed = found[option.name, None]
         yield {
             "option": option.name,
             "group": option.group,
@@ -229,8 +296,8 @@ def rows(options: list[Option], seeds: tuple[int, ...], found: dict[tuple[str, i
             "bits_per_byte": round(fmean(run["bits_per_byte"] for run in runs), 4),
             "difference": round(difference, 4),
             "half_width": round(half, 4),
-            "tokens_per_second": round(median(run["tokens_per_second"] for run in runs)),
-            "speed": round(median(speeds), 3),
+            "tokens_per_second": round(timed["tokens_per_second"]),
+            **{name: round(timed[name], 3) for name in ("speed", "speed_low", "speed_high")},
             "peak_mb": round(median(run["peak_mb"] for run in runs)),
             "parameters": runs[0]["parameters"],
             "active": runs[0]["active"],
@@ -242,6 +309,10 @@ def main() -> int:
     if len(sys.argv) == 6 and sys.argv[1] == "--job":
         chosen = next(option for option in OPTIONS if option.name == sys.argv[2])
         print(json.dumps(job(chosen, int(sys.argv[3]), int(sys.argv[4]), Path(sys.argv[5]))))
+        return 0
+    if len(sys.argv) == 4 and sys.argv[1] == "--time":
+        chosen = next(option for option in OPTIONS if option.name == sys.argv[2])
+        print(json.dumps(timing(chosen, Path(sys.argv[3]))))
         return 0
     parser = arguments(__doc__.splitlines()[0])
     parser.add_argument("--options", nargs="+", metavar="NAME", help="only these, and the default")

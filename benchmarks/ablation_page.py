@@ -27,7 +27,9 @@ def _cells(row: dict[str, Any]) -> list[str]:
         row["about"],
         f"{row['bits_per_byte']:.4f}",
         "" if own else f"{row['difference']:+.4f} ± {row['half_width']:.4f} {verdict(row)}",
-        f"{row['tokens_per_second']:,}" + ("" if own else f" ({row['speed']:.2f}×)"),
+        f"{row['tokens_per_second']:,}"
+        if own
+        else f"{row['speed']:.2f}× ({row['speed_low']:.2f}–{row['speed_high']:.2f})",
         f"{row['peak_mb']:,} MB",
         f"{row['parameters'] / 1e6:.2f} M{extra}",
     ]
@@ -57,8 +59,8 @@ order.
 - **bits per byte** of 32,768 tokens of articles held out, the mean of the runs; lower is better.
 - **against the default**: the mean of the paired differences, and its 95 % interval (Student's t, {runs} pairs).
   *Better* and *worse* where that leaves out zero. Of {len(rows) - 1} comparisons one or two go wrong by chance.
-- **tokens/s** of a training update on one core without compiling, float32, by CPU time; in brackets against the default
-  of the same seed.
+- **tokens/s** of a training update on one core without compiling, float32, by CPU time: of the default the best
+  update, of the others the median ratio to it, updates of both taken by turns in one process, and its quartiles.
 - **memory**: the most that the training process held, Python and PyTorch included.
 
 Measured on {machine["cores"]} cores of {machine["cpu"]}.

@@ -57,9 +57,9 @@ def test_what_is_no_checkpoint_is_refused_before_anything_is_written(gpt2, tmp_p
     (source / "tokenizer.json").rename(source / "other.json")
     refused(source, "no vocabulary here")
     words = read_json(source / "other.json")
-    words["model"]["byte_fallback"] = True
+    words["model"]["type"] = "Unigram"
     (source / "tokenizer.json").write_text(json.dumps(words))
-    refused(source, "SentencePiece's tokens are characters, not bytes")
+    refused(source, "the model is 'Unigram'")
 
 
 def test_a_vocabulary_of_more_ids_than_rows_is_refused(gpt2, tmp_path):

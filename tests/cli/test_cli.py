@@ -15,7 +15,7 @@ import pytest
 from groundup.build import Speaker
 from groundup.build.stages import ADAPTERS
 from groundup.cli import app, command_line
-from groundup.run import write_json
+from groundup.run import UserError, write_json
 
 COMMANDS = (
     "build", "import", "chat", "translate", "evaluate", "book", "corpus", "tokenize", "tokenizer",
@@ -223,6 +223,24 @@ def test_book_and_export_print_their_paths(stand_in, capsys, tmp_path):
     assert 'quantization = "q8_0"' in written
     assert run("export", tmp_path, "--format", "gguf", "--out", tmp_path / "recipe.toml") == 2
     assert "is there already" in capsys.readouterr().err
+
+
+def test_an_export_that_fails_leaves_the_run_as_it_was(stand_in, capsys, tmp_path, monkeypatch):
+    assert run("build", "smoke", "--out", tmp_path) == 0
+    before, working = (tmp_path / "recipe.toml").read_bytes(), ADAPTERS["export"]
+
+    def failing(context):
+        raise UserError("llama.cpp does not know how this tokenizer splits words")
+
+    monkeypatch.setitem(ADAPTERS, "export", failing)
+    assert run("export", tmp_path, "--format", "gguf", "--stage", "sft") == 2
+    assert (tmp_path / "recipe.toml").read_bytes() == before
+    assert run("book", tmp_path) == 0
+    assert run("build", "smoke", "--set", 'export.formats=["gguf"]', "--out", tmp_path) == 2
+    monkeypatch.setitem(ADAPTERS, "export", working)
+    (tmp_path / "export" / "model.gguf").unlink(missing_ok=True)
+    assert run("export", tmp_path, "--format", "hf") == 0  # what is not made and can't be made stands in no way
+    assert re.search(r'formats = \[\s*"hf",?\s*\]', (tmp_path / "recipe.toml").read_text())
 
 
 def test_runs_lists_and_says_when_there_is_none(stand_in, capsys, tmp_path, monkeypatch):

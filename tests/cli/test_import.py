@@ -2,6 +2,7 @@
 
 import json
 import runpy
+import shlex
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,31 @@ def test_it_says_what_came_in_and_how_to_go_on(source, tmp_path, capsys):
     assert shown[2] == f"run: {tmp_path / 'run'}"
     assert shown[3].startswith("next: groundup build finetune --out ")
     assert f"'import.source={source}'" in shown[3]
+
+
+def test_the_way_on_names_a_vocabulary_that_lies_elsewhere(source, tmp_path, capsys):
+    words = (tmp_path / "my words.json").resolve()
+    words.write_bytes((source / "tokenizer.json").read_bytes())
+    assert run("import", source, "--tokenizer", words, "--out", tmp_path / "run") == 0
+    way = capsys.readouterr().out.splitlines()[-1]
+    assert shlex.split(way)[2:] == [
+        *("build", "finetune", "--out", f"{tmp_path / 'run'}", "--set", f"import.source={source}"),
+        *("--set", f"import.tokenizer={words}", "--set", 'sft.data=["chats.jsonl"]'),
+    ]
+
+
+def test_an_export_that_is_refused_leaves_the_run_as_it_was(source, tmp_path, capsys):
+    out = tmp_path / "run"
+    assert run("import", source, "--out", out) == 0
+    before = (out / "recipe.toml").read_bytes()
+    assert run("export", out, "--format", "gguf") == 2
+    assert "which an imported model has not learned" in capsys.readouterr().err
+    assert (out / "recipe.toml").read_bytes() == before
+    assert run("export", out, "--format", "hf") == 0
+    assert (out / "export" / "hf" / "model.safetensors").is_file()
+    assert run("export", out, "--format", "gguf") == 2
+    assert run("export", out, "--format", "hf") == 0
+    assert "export: done before" in capsys.readouterr().err
 
 
 def test_json(source, imported, capsys):

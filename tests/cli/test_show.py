@@ -10,7 +10,7 @@ import pytest
 
 from groundup.cli import command_line
 from groundup.cli.architecture_docs import architectures_markdown
-from groundup.cli.drawing import short
+from groundup.cli.boxes import short
 from groundup.cli.show import cache_bytes, describe
 from groundup.interchange import save_model
 from groundup.model import Architecture, Transformer, flops_per_token, initialise, parameter_count

@@ -325,6 +325,7 @@ charsets = st.sampled_from([None, "", "utf-8", "utf-16", "utf-7", "idna", "punyc
 @given(st.one_of(st.binary(max_size=300), st.lists(tags, max_size=60).map(b"".join)), charsets)
 @example(b"\x00" * 5000, None)
 @example(b"<p>\xff\xfe<" * 3, "utf-16")
+@example(b"<pre>&nbsp", None)
 def test_any_bytes_are_read_or_refused(data: bytes, charset: str | None) -> None:
     data = data.replace(b"_", b" ")
     for extractor in ("resiliparse", "trafilatura"):

@@ -197,6 +197,14 @@ def test_a_head_beside_a_tied_one(tmp_path: Path) -> None:
     assert "missing: lm_head.weight [50, 16]" in refused(source, tmp_path / "again")
 
 
+@pytest.mark.parametrize("scalar", ["lm_head.weight", "model.embed_tokens.weight"])
+def test_a_table_without_rows_is_refused_by_its_shape(tmp_path: Path, scalar: str) -> None:
+    tensors = llama_tensors() | {scalar: torch.tensor(1.0)}
+    message = refused(write(tmp_path / "source", LLAMA | {"tie_word_embeddings": True}, tensors), tmp_path)
+    assert f"{scalar} " in message
+    assert "the tensors are not those that config.json says" in message
+
+
 def test_pickles_are_refused(tmp_path: Path) -> None:
     source = write(tmp_path / "source", LLAMA)
     assert "no model.safetensors" in refused(source, tmp_path)

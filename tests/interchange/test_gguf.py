@@ -136,9 +136,30 @@ def test_gpt2s_own_vocabulary(real_data: Path, tmp_path: Path) -> None:
         assert served.ids(text) == tokenizer.encode(text)
 
 
+def test_ids_of_sentencepiece(model: Transformer, tmp_path: Path) -> None:
+    made = runpy.run_path(str(Path(__file__).parents[1] / "tokenizer" / "made_pieces.py"))
+    (tmp_path / "tokenizer.json").write_text(made["piece_tokenizer"]("llama").to_str())
+    tokenizer = Tokenizer(extend(adopt(tmp_path).json, [" red balls", "31"])[0])
+    rows = tokenizer.vocabulary_size + 9
+    exported(random_model(ARCH.replace(vocabulary_size=rows)), tokenizer, tmp_path)
+    keys, _ = read(tmp_path / "model.gguf")
+    assert keys["tokenizer.ggml.model"] == "llama"
+    assert keys["tokenizer.ggml.token_type"][:4] == [TokenType.CONTROL] * 3 + [TokenType.BYTE]
+    assert not keys["tokenizer.ggml.add_space_prefix"]
+    assert {"tokenizer.ggml.pre", "tokenizer.ggml.merges"}.isdisjoint(keys)
+    served = Llama(tmp_path / "model.gguf")
+    for text in [*NASTY, *TEXTS, *made["TEXTS"], "".join(NASTY), "312 red balls4123"]:
+        assert served.ids(text) == tokenizer.encode(text)
+    check_chats(tokenizer, served)
+
+
 def test_chats_and_where_they_end(model: Transformer, tokenizer: Tokenizer, tmp_path: Path) -> None:
     exported(model, tokenizer, tmp_path)
-    served = Llama(tmp_path / "model.gguf")
+    check_chats(tokenizer, Llama(tmp_path / "model.gguf"))
+
+
+def check_chats(tokenizer: Tokenizer, served: Any) -> None:
+    """Chats become the same ids by the file's template as by our own code; the ends of both kinds end an answer."""
     messages = [
         {"role": "system", "content": "Be kind."},
         {"role": "user", "content": "  Where is Mia?\n"},

@@ -185,6 +185,25 @@ def _check_model(transformers: Any, ours: Transformer, tokenizer: Tokenizer, tmp
     assert hf == prompt + mine
 
 
+def test_a_folder_without_a_vocabulary_is_refused(tmp_path: Path) -> None:
+    """Unless its content is given as this package reads it."""
+    save_model(random_model(STOCK), tmp_path / "model")
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "mine.tiktoken").write_text("YQ== 0\n")
+    with pytest.raises(UserError, match=r"expected: tokenizer\.json, vocab\.json or tokenizer\.model"):
+        export_hf(tmp_path / "model", None, tmp_path / "hf", source_tokenizer=source)
+    words = {"added_tokens": [{"id": 7, "content": "</s>"}], "model": {}}
+    (tmp_path / "model" / "config.json").write_text(
+        json.dumps(json.loads((tmp_path / "model" / "config.json").read_text()) | {"eos_token_id": [7, 9]})
+    )
+    export_hf(tmp_path / "model", None, tmp_path / "hf", source_tokenizer=source, adopted=json.dumps(words))
+    assert json.loads((tmp_path / "hf" / "tokenizer.json").read_text()) == words
+    settings = json.loads((tmp_path / "hf" / "tokenizer_config.json").read_text())
+    assert (settings["tokenizer_class"], settings["eos_token"]) == ("PreTrainedTokenizerFast", "</s>")
+    assert "bos_token" not in settings
+
+
 def _check_tokenizer(theirs: Any, ours: Tokenizer) -> None:
     for text in VARIED + TEXTS:
         ids = ours.encode(text)

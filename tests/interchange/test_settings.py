@@ -55,6 +55,12 @@ def read(config: dict[str, Any]) -> Architecture:
             LLAMA | {"rope_scaling": {"factor": 2.0}, "rope_parameters": {"rope_type": "linear", "factor": 4.0}},
             "rope_scaling.factor = 2.0",
         ),
+        (
+            LLAMA | {"rope_theta": 1e4, "rope_parameters": {"rope_type": "default", "rope_theta": 5e5}},
+            "rope_theta = 10000.0",
+        ),
+        (LLAMA | {"num_hidden_layers": 10**10}, "1 to 10,000"),
+        (QWEN3_MOE | {"num_hidden_layers": 0}, "num_hidden_layers = 0"),
         (LLAMA | {"quantization_config": {"bits": 4}}, "quantization_config"),
         (LLAMA | {"auto_map": {"AutoModelForCausalLM": "code.Model"}}, "auto_map = 'code.Model'"),
         (LLAMA | {"hidden_size": "16"}, "hidden_size = '16'"),

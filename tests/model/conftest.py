@@ -58,10 +58,11 @@ class Formula:
         gain = 0.1 * math.log(scaling.factor) + 1 if scaling.kind == "yarn" else 1.0
         return [k * f + (1 - k) * f / scaling.factor for k, f in zip(kept, found, strict=True)], gain
 
-    def turn(self, x, windowed):
+    def turn(self, x, windowed, gained=True):
         """[T, d], each pair a complex number turned by its position's angle."""
         half = x.shape[-1] // 2
         frequencies, gain = self.frequencies(x.shape[-1], windowed)
+        gain = gain if gained else 1.0
         turns = torch.tensor([[gain * cmath.exp(1j * t * f) for f in frequencies] for t in range(len(x))])
         turned = torch.complex(x[:, :half], x[:, half:]) * turns.to(torch.complex128)
         return torch.cat((turned.real, turned.imag), -1)
@@ -114,13 +115,14 @@ class Formula:
         else:
             q = self.linear(f"{name}.q_proj", x)
         down = self.linear(f"{name}.kv_a_proj_with_mqa", x)
-        shared = self.turn(down[:, rank:], windowed)
+        shared = self.turn(down[:, rank:], windowed, gained=False)
+        scale = arch.key_dim**-0.5 * self.frequencies(arch.rotary_dim, windowed)[1] ** 2  # of YaRN: the whole score
         up = self.linear(f"{name}.kv_b_proj", self.norm(f"{name}.kv_a_layernorm", down[:, :rank]))
         heads = []
         for h, (query, both) in enumerate(zip(q.chunk(arch.heads, -1), up.chunk(arch.heads, -1), strict=True)):
-            query = torch.cat((query[:, :plain], self.turn(query[:, plain:], windowed)), -1)
+            query = torch.cat((query[:, :plain], self.turn(query[:, plain:], windowed, gained=False)), -1)
             key = torch.cat((both[:, :plain], shared), -1)
-            heads.append(self.head(name, layer, h, query, key, both[:, plain:], arch.key_dim**-0.5))
+            heads.append(self.head(name, layer, h, query, key, both[:, plain:], scale))
         return self.linear(f"{name}.o_proj", torch.cat(heads, -1))
 
     def activation(self, x):

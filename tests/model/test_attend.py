@@ -145,6 +145,18 @@ def test_no_mask_is_causal():
     assert weights.triu(1).abs().max() == 0
 
 
+@pytest.mark.parametrize("window", [None, 3])
+@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("kernel", [attend, reference_kernel])
+def test_no_mask_over_earlier_keys_lets_the_last_query_see_all(kernel, name, window):
+    """Queries that are the last of more keys get what they get among all."""
+    q, k, v = tensors()
+    whole = kernel(q, k, v, see(None, PLACES[1:], PLACES[1:], window, distances=True), RULES[name])
+    for begin in (0, 1, 5, 8):
+        last = see(None, PLACES[1:, begin:], PLACES[1:], window, distances=True)
+        torch.testing.assert_close(kernel(q[:, :, begin:], k, v, last, RULES[name]), whole[:, :, begin:])
+
+
 @pytest.mark.parametrize("kernel", [attend, reference_kernel])
 def test_a_soft_cap_bounds_and_a_large_one_changes_nothing(kernel):
     q, k, v = tensors()

@@ -23,9 +23,9 @@ ARCH = Architecture(
 
 
 @functools.cache
-def fresh(**changes):
+def fresh(seed=3, **changes):
     model = Transformer(ARCH.replace(**changes))
-    initialise(model, 3)
+    initialise(model, seed)
     return model
 
 
@@ -44,23 +44,29 @@ def test_half_of_the_first_heads_look_one_back_the_others_a_few_back():
 
 
 def weight_on(target, head, said_again_at):
-    """Mean over texts of 120 tokens of the weight that a head of the second block gives from the last token."""
+    """Mean over models and texts of 120 tokens of the weight that a head of the second block gives from the last one.
+
+    Of several models, since what one of them draws makes it two or three times as much, or half.
+    """
     total = 0.0
-    for seed in range(20):
-        ids = different_tokens(120, seed)
-        ids[said_again_at] = ids[40]
-        total += attention_weights(fresh(), ids)[1][head, -1, target].item() / 20
+    for seed in range(10):
+        for text in range(8):
+            ids = different_tokens(120, text)
+            ids[said_again_at] = ids[40]
+            total += attention_weights(fresh(seed), ids)[1][head, -1, target].item() / 80
     return total
 
 
 def test_an_induction_head_finds_what_followed_the_same_word_before():
-    assert weight_on(41, head=1, said_again_at=-1) > 5 / 120
-    assert weight_on(41, head=1, said_again_at=60) < 1.5 / 120
+    found, unasked = (weight_on(41, head=1, said_again_at=place) for place in (-1, 60))
+    assert found > 5 / 120
+    assert unasked < found / 3
 
 
 def test_a_word_just_said_is_found_where_it_stood_before():
-    assert weight_on(40, head=0, said_again_at=-2) > 3 / 120
-    assert weight_on(40, head=0, said_again_at=60) < 1.5 / 120
+    found, unasked = (weight_on(40, head=0, said_again_at=place) for place in (-2, 60))
+    assert found > 3 / 120
+    assert unasked < found / 3
 
 
 @pytest.mark.parametrize("kv_heads", [1, 2, 4])
@@ -82,7 +88,9 @@ def test_any_head_width_gives_finite_weights(width, heads):
     assert torch.isfinite(model(different_tokens(50)[None])).all()
 
 
-@pytest.mark.parametrize("changes", [{"positions": "learned"}, {"qk_norm": False}, {"head_dim": 256}])
+@pytest.mark.parametrize(
+    "changes", [{"positions": "learned"}, {"qk_norm": False}, {"head_dim": 256}, {"norm_placement": "sandwich"}]
+)
 def test_what_look_up_needs_is_asked_for(changes):
     with pytest.raises(ValueError, match='"lookup" needs'):
         ARCH.replace(**changes)
@@ -101,6 +109,50 @@ def test_renewed_blocks_are_those_of_the_beginning_and_the_rest_stays():
         assert torch.equal(weight, begun[name] if renewed else begun[name] + 1.0), name
     with pytest.raises(ValueError, match="4 blocks of 3"):
         renew_blocks(model, 4, seed=3)
+
+
+@pytest.mark.parametrize("placement", ["pre", "post", "sandwich", "output"])
+@pytest.mark.parametrize("offset", [False, True])
+def test_blocks_begin_by_adding_nothing_and_open_gently(placement, offset):
+    """A first update adds to the stream less than what is there, wherever the norms stand."""
+    arch = Architecture(**WIDE, norm_placement=placement, norm_offset=offset)
+    model = fresh_model(arch, 0)
+    ids = torch.randint(0, 500, (4, 64), generator=torch.Generator().manual_seed(0))
+
+    def added():
+        """rms of what the first block adds, over that of what comes in."""
+        found = []
+        with model.model.layers[0].register_forward_hook(lambda _, given, out: found.append((given[0], out))):
+            model(ids)
+        before, after = found[0]
+        if placement == "post":  # which norms the stream itself
+            before = before / before.square().mean(-1, keepdim=True).sqrt()
+        return ((after - before).square().mean() / before.square().mean()).sqrt().item()
+
+    assert added() < 1e-3
+    torch.nn.functional.cross_entropy(model.logits(model(ids))[:, :-1].flatten(0, 1), ids[:, 1:].flatten()).backward()
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight -= 1e-3 * weight.grad.sign()
+    assert 1e-4 < added() < 1
+
+
+@pytest.mark.parametrize("placement", ["sandwich", "output"])
+def test_norms_without_gains_cannot_begin_closed(placement):
+    with pytest.raises(ValueError, match="norm_gains = true"):
+        Architecture(**WIDE, norm_placement=placement, norm_gains=False)
+    Architecture(**WIDE, norm_placement=placement, norm_gains=False, residual_start="scaled")
+
+
+def test_what_architectures_share_begins_alike():
+    plain = fresh_model(Architecture(**WIDE), 5).state_dict()
+    other = fresh_model(Architecture(**WIDE, positions="learned", tied_embeddings=False), 5).state_dict()
+    assert plain.keys() < other.keys()
+    assert all(torch.equal(plain[name], other[name]) for name in plain)
+    assert not torch.equal(
+        plain["model.embed_tokens.weight"],
+        fresh_model(Architecture(**WIDE), 6).state_dict()["model.embed_tokens.weight"],
+    )
 
 
 WIDE = {
@@ -222,15 +274,15 @@ def test_no_random_state_is_touched():
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({}, -23559.870667894917),
-        ({"kv_heads": 4, "tied_embeddings": False}, 65124.41981757508),
-        ({"kv_heads": 4, "positions": "learned"}, 14141.479193532978),
-        ({"attention_start": "lookup"}, -31221.24977324906),
-        ({"kv_heads": 4, "tied_embeddings": False, "attention_start": "lookup"}, 41477.47018083079),
+        ({}, 16163.484757162967),
+        ({"kv_heads": 4, "tied_embeddings": False}, 26790.709744026735),
+        ({"kv_heads": 4, "positions": "learned"}, 27171.465187304708),
+        ({"attention_start": "lookup"}, 14488.043031313804),
+        ({"kv_heads": 4, "tied_embeddings": False, "attention_start": "lookup"}, -15684.086759962614),
     ],
 )
-def test_models_begin_as_they_did_before_there_were_options(changes, expected):
-    """A sum in which each weight of seed 7 counts by its place, as version 0.1 gave it."""
+def test_a_seed_gives_the_same_weights_in_every_version(changes, expected):
+    """A sum in which each weight of seed 7 counts by its place."""
     shape = {"vocabulary_size": 37, "layers": 2, "hidden_size": 16, "heads": 4, "kv_heads": 2, "head_dim": 4}
     arch = Architecture(**{**shape, "intermediate_size": 24, "context_length": 32, **changes})
     total = 0.0

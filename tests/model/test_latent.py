@@ -1,9 +1,13 @@
 """Multi-head latent attention: DeepSeek-V2's own module, the compressed cache, and gradients."""
 
+import math
+
 import pytest
 import torch
 from transformers.models.deepseek_v2.configuration_deepseek_v2 import DeepseekV2Config
 from transformers.models.deepseek_v2.modeling_deepseek_v2 import DeepseekV2Attention
+from transformers.models.deepseek_v3.configuration_deepseek_v3 import DeepseekV3Config
+from transformers.models.deepseek_v3.modeling_deepseek_v3 import DeepseekV3Attention, DeepseekV3RotaryEmbedding
 
 from groundup.inference import KVCache
 from groundup.model import Architecture
@@ -72,6 +76,51 @@ def test_as_transformers_deepseek_v2(latent):
     turns = torch.complex(cos[:, 0, :, :3], sin[:, 0, :, :3])
     causal = torch.zeros(2, 1, 7, 7).masked_fill(~torch.ones(7, 7, dtype=torch.bool).tril(), float("-inf"))
     expected = theirs(x.float(), attention_mask=causal, position_embeddings=turns)[0]
+    found = ours(x.float(), make_context(arch, ids, None, None, None))
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("latent", LATENTS)
+@pytest.mark.parametrize("mscale", [1.0, 0.707])
+def test_yarn_as_transformers_deepseek_v3(latent, mscale):
+    """What DeepSeek's checkpoints mean: `mscale` and `mscale_all_dim` are equal, so that the rotation has no gain and
+    the whole score is multiplied by (0.1 · mscale · ln factor + 1)². For V3 (mscale 1) that is our default."""
+    gain = 0.1 * mscale * math.log(40.0) + 1
+    scaling = {"kind": "yarn", "factor": 40, "original_context": 8}
+    given = {} if mscale == 1.0 else {"attention_factor": gain}
+    arch, ours = make(latent, rope_scaling={**scaling, **given}, context_length=320)
+    ours = ours.float()
+    assert ours.scale == pytest.approx(16**-0.5 * gain**2)
+    config = DeepseekV3Config(
+        hidden_size=24,
+        num_attention_heads=3,
+        num_key_value_heads=3,
+        q_lora_rank=arch.latent.query_rank,
+        kv_lora_rank=14,
+        qk_rope_head_dim=6,
+        qk_nope_head_dim=10,
+        v_head_dim=arch.value_dim,
+        max_position_embeddings=320,
+        rope_interleave=False,
+        attn_implementation="eager",
+        rope_parameters={
+            "rope_type": "yarn",
+            "rope_theta": arch.rope_theta,
+            "factor": 40.0,
+            "original_max_position_embeddings": 8,
+            "beta_fast": 32,
+            "beta_slow": 1,
+            "mscale": mscale,
+            "mscale_all_dim": mscale,
+        },
+    )
+    theirs = DeepseekV3Attention(config, 0).eval()
+    theirs.load_state_dict(ours.state_dict())
+    ids, x = some()
+    places = torch.arange(7)[None].expand(2, -1)
+    causal = torch.zeros(2, 1, 7, 7).masked_fill(~torch.ones(7, 7, dtype=torch.bool).tril(), float("-inf"))
+    table = DeepseekV3RotaryEmbedding(config)(x.float(), places)
+    expected = theirs(x.float(), attention_mask=causal, position_embeddings=table)[0]
     found = ours(x.float(), make_context(arch, ids, None, None, None))
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
 

@@ -5,7 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from groundup.model import PackedMask
+from groundup.inference import KVCache
+from groundup.model import Architecture, PackedMask, fresh_model
 from groundup.model.flex import see_blocks
 from groundup.model.masks import see
 
@@ -80,3 +81,14 @@ def test_a_window_over_a_cache_counts_positions_not_columns():
         [False, False, False, True, True, False, False],
         [False, False, False, False, False, True, True],
     ]
+
+
+def test_packed_documents_over_a_cache_are_refused():
+    """They are of the new tokens alone, and would let one token see every document in the cache."""
+    arch = Architecture(vocabulary_size=9, layers=1, hidden_size=8, heads=2, kv_heads=2, intermediate_size=8)
+    model, cache = fresh_model(arch, 0), KVCache(arch, 1, 4, dtype=torch.float32, device=torch.device("cpu"))
+    ids = torch.tensor([[1, 2, 3]])
+    model(ids, positions=torch.arange(3)[None], mask=PackedMask(torch.tensor([[1, 1, 2]])), cache=cache)
+    cache.advance(3)
+    with pytest.raises(ValueError, match="packed documents don't say"):
+        model(ids[:, :1], positions=torch.tensor([[1]]), mask=PackedMask(torch.tensor([[2]])), cache=cache)

@@ -8,7 +8,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from groundup.inference import KVCache
-from groundup.model import Architecture, PackedMask, Transformer, fresh_model
+from groundup.model import Architecture, PackedMask, Routing, Transformer, fresh_model
 from groundup.model.attend import attend, reference_kernel
 from groundup.model.context import make_context
 
@@ -36,6 +36,11 @@ OPTIONS = {
     "latent": {**LATENT, "latent": {"kv_rank": 16, "rotary_dim": 4}},
     "latent queries": {**LATENT, "latent": {"kv_rank": 16, "query_rank": 12, "rotary_dim": 4, "value_dim": 6}},
     "latent sinks": {**LATENT, "latent": {"kv_rank": 8, "rotary_dim": 4}, "attention_sinks": True, "window": 4},
+    "latent yarn": {
+        **LATENT,
+        "latent": {"kv_rank": 16, "rotary_dim": 4},
+        "rope_scaling": {"kind": "yarn", "factor": 4, "original_context": 8},
+    },
     "window": {"window": 3},
     "pattern": {"window": 3, "window_pattern": "SL", "local_rope_theta": 100.0},
     "no qk norm": {"qk_norm": "none"},
@@ -90,7 +95,9 @@ def some_ids(*shape, seed=0):
 def objective(model, ids, kernel=attend):
     """A number that every parameter has a part in."""
     hidden = model.model(make_context(model.arch, ids, None, None, None, kernel))
-    total = F.cross_entropy(model.logits(hidden).flatten(0, 1), ids.roll(-1, 1).flatten())
+    logits = model.logits(hidden)
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    total = F.cross_entropy(logits.flatten(0, 1), ids.roll(-1, 1).flatten())
     for state in model.look_ahead(hidden, ids):
         total = total + state.square().mean() + state[..., 0].sum()
     return total
@@ -160,6 +167,19 @@ def check_cache(model, formula=None):
                 torch.testing.assert_close(row[first:], expected, rtol=0, atol=1e-10)
 
 
+def check_cache_without_a_mask(model, formula=None):
+    """Rows of one length need no mask over a cache: read in pieces or token by token, as read at once."""
+    ids = some_ids(2, 12, seed=7)
+    with torch.no_grad():
+        whole = model(ids)
+        for cuts in ([5, 6], range(1, 12)):
+            cache = KVCache(model.arch, 2, 12, dtype=torch.float64, device=ids.device)
+            for begin, end in zip([0, *cuts], [*cuts, 12], strict=True):
+                found = model(ids[:, begin:end], positions=torch.arange(begin, end)[None].expand(2, -1), cache=cache)
+                cache.advance(end - begin)
+                torch.testing.assert_close(found, whole[:, begin:end], rtol=0, atol=1e-10)
+
+
 def check_packing(model, formula=None):
     """Documents of a row get what they get alone, and a change in one leaves the other's bits; so do branches."""
     documents = torch.tensor([[1] * 5 + [2] * 7 + [0] * 2])
@@ -197,7 +217,10 @@ def check_causality(model):
         assert not torch.equal(again[1, 6:], packed[1, 6:])
 
 
-CHECKS = {check.__name__[6:]: check for check in (check_values, check_gradients, check_cache, check_packing)}
+CHECKS = {
+    check.__name__[6:]: check
+    for check in (check_values, check_gradients, check_cache, check_cache_without_a_mask, check_packing)
+}
 
 
 @pytest.mark.parametrize("check", CHECKS)
@@ -209,6 +232,86 @@ def test_option(option, check, formula):
 @pytest.mark.parametrize("option", OPTIONS)
 def test_causality(option):
     check_causality(make(OPTIONS[option], torch.float32))
+
+
+ROUNDINGS = 15
+"""Results of a layer that bfloat16 rounds one after another: norm, projection, norm of heads, rotation (2), weights,
+mixture, output, sum; norm, gate, activation, product, output, sum."""
+FORWARD = 1.5 * 2**-8 * (ROUNDINGS * BASE["layers"]) ** 0.5
+"""Relative error of a pass in bfloat16: each rounding adds up to 2^-8 of either sign, so they grow as their root; 1.5
+is left for scores, whose errors softmax raises to a power."""
+BACKWARD = 3 * FORWARD
+"""Of a gradient: it is made of the pass's rounded values, and rounded twice as often, for inputs and for weights."""
+
+
+def unrounded(option) -> Transformer:
+    """An option's model in float64 whose weights bfloat16 has exactly."""
+    model = make(OPTIONS[option], torch.bfloat16).double()
+    model.model.fill_tables()
+    return model
+
+
+def clear_ids(model, length=8):
+    """Two rows of which no token is near a tie between experts: the two of widest margin of many."""
+    if model.arch.experts is None:
+        return some_ids(2, length, seed=8)
+    ids, routings = some_ids(64, length, seed=8), []
+    with torch.no_grad():
+        model(ids, routings=routings)
+    count = model.arch.experts.per_token
+    best = [routing.logits.topk(count + 1, dim=-1).values for routing in routings]
+    margins = torch.stack([each[..., count - 1] - each[..., count] for each in best]).amin((0, 2))
+    return ids[margins.topk(2).indices]
+
+
+def experts_chosen(routings: list[Routing]):
+    return [routing.chosen.sort(-1).values.tolist() for routing in routings]
+
+
+def relative(found, exact) -> float:
+    return ((found.double() - exact).norm() / exact.norm()).item()
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_forward_in_bfloat16(option):
+    """bfloat16 by weights and by autocast, far from position 0 (where bfloat16 has one number in 32), and over a cache
+    of bfloat16 in pieces and token by token."""
+    exact = unrounded(option)
+    half, mixed, ids = unrounded(option).bfloat16(), unrounded(option).float(), clear_ids(exact)
+    far = 0 if exact.arch.positions in ("learned", "sinusoidal") else 5001
+    positions, sent = far + torch.arange(ids.shape[1])[None].expand(2, -1), ([], [], [])
+    with torch.no_grad():
+        expected = exact(ids, positions=positions, routings=sent[0])
+        found = half(ids, positions=positions, routings=sent[1])
+        assert found.dtype == torch.bfloat16
+        assert relative(found, expected) < FORWARD
+        assert relative(half.logits(found), exact.logits(expected)) < FORWARD
+        with torch.autocast("cpu", torch.bfloat16):
+            found = mixed(ids, positions=positions, routings=sent[2])
+            assert mixed.logits(found).dtype == torch.bfloat16
+            assert relative(mixed.logits(found), exact.logits(expected)) < FORWARD
+        assert experts_chosen(sent[0]) == experts_chosen(sent[1]) == experts_chosen(sent[2])
+        assert relative(found, expected) < FORWARD
+        expected = exact(ids)
+        for cuts in ([5, 6], range(1, 8)):
+            assert relative(read_cached(half, ids, torch.tensor([0, 0]), cuts), expected) < FORWARD
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_gradient_in_bfloat16(option):
+    """By autocast, as training has it: as a whole, and of each parameter, beside whose own size counts what it would
+    have of the whole if all numbers were alike."""
+    exact, mixed = unrounded(option), unrounded(option).float()
+    ids = clear_ids(exact)
+    expected = gradients(exact, ids)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = gradients(mixed, ids)
+    assert all(gradient.dtype == torch.float32 for gradient in found.values())
+    whole = torch.cat([gradient.flatten() for gradient in expected.values()])
+    assert relative(torch.cat([gradient.flatten() for gradient in found.values()]), whole) < BACKWARD
+    for name, gradient in expected.items():
+        alike = whole.norm() * (gradient.numel() / whole.numel()) ** 0.5
+        assert (found[name] - gradient).norm() < BACKWARD * (gradient.norm() + alike), name
 
 
 @given(st.lists(st.sampled_from(sorted(set(OPTIONS) - {"default"})), min_size=2, max_size=5, unique=True))

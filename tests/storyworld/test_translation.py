@@ -6,7 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from groundup.storyworld import TRANSLATION_SPLITS, translation_tests, translations
+from groundup.storyworld import (
+    TRANSLATION_SPLITS,
+    bag_of_words,
+    translation_tests,
+    translation_validation,
+    translations,
+)
 from groundup.storyworld.translation import (
     ADJECTIVES,
     LONGEST,
@@ -16,10 +22,10 @@ from groundup.storyworld.translation import (
     Phrase,
     Relative,
     Sentence,
-    bag,
     english,
     invented,
     is_unseen_pairing,
+    purpose,
 )
 
 DOG, CAT, BIRD = (next(i for i, noun in enumerate(NOUNS) if noun[0] == word) for word in ("dog", "cat", "bird"))
@@ -100,21 +106,43 @@ def tests():
     return {split: translation_tests(1, split, 400) for split in TRANSLATION_SPLITS}
 
 
-def test_a_sentence_has_one_translation(training, tests):
+@pytest.fixture(scope="module")
+def validation():
+    return translation_validation(1, 400)
+
+
+def test_a_sentence_has_one_translation(training, tests, validation):
     known: dict[str, str] = {}
-    for pair in [*training, *(pair for pairs in tests.values() for pair in pairs)]:
+    for pair in [*training, *validation, *(pair for pairs in tests.values() for pair in pairs)]:
         assert known.setdefault(pair.source, pair.target) == pair.target
 
 
-def test_no_set_of_words_is_both_trained_on_and_tested(training, tests):
-    trained = {bag(pair.source) for pair in training}
+def test_no_set_of_words_is_in_two_of_training_validation_and_the_tests(training, tests, validation):
+    trained = {bag_of_words(pair.source) for pair in training}
     seen: set[str] = set()
-    for pairs in tests.values():
+    for pairs in (validation, *tests.values()):
         assert len({pair.source for pair in pairs}) == len(pairs) == 400
-        bags = {bag(pair.source) for pair in pairs}
+        bags = {bag_of_words(pair.source) for pair in pairs}
         assert not bags & trained
         assert not bags & seen
         seen |= bags
+
+
+def test_nine_sets_of_words_in_ten_are_for_training_and_a_quarter_of_the_rest_for_validation():
+    """Of 4,000 sets, each share within five standard deviations."""
+    found = Counter(purpose(f"the {number} dog jumps .") for number in range(4000))
+    for name, share in (("train", 0.9), ("validation", 0.025), ("iid", 0.075)):
+        assert abs(found[name] - 4000 * share) < 5 * (4000 * share * (1 - share)) ** 0.5
+    assert purpose("a b c") == purpose("c  a b")
+
+
+def test_validation_is_drawn_as_the_tests_are(training, validation):
+    """And none of it has more words, or other pairings, than training."""
+    trained = set().union(*(_pairings(pair.source) for pair in training))
+    assert max(len(pair.source.split()) for pair in validation) <= LONGEST
+    assert set().union(*(_pairings(pair.source) for pair in validation)) <= trained
+    lengths = [sum(len(pair.source.split()) for pair in pairs) / len(pairs) for pairs in (validation, training)]
+    assert lengths[0] == pytest.approx(lengths[1], rel=0.2)
 
 
 def test_no_bag_of_words_translator_can_solve_it(tests):
@@ -178,6 +206,7 @@ def test_the_text_is_fixed_by_the_seed():
     assert [pair.source for pair in translations(1, 2)] == FIRST
     assert translation_tests(1, "iid", 8) != translation_tests(2, "iid", 8)
     assert translation_tests(1, "iid", 8) == translation_tests(1, "iid", 40)[:8]
+    assert translation_validation(1, 8) == translation_validation(1, 40)[:8] != translation_validation(2, 8)
     with pytest.raises(ValueError, match="no split 'train'"):
         translation_tests(1, "train", 1)
 

@@ -193,7 +193,7 @@ def split(**parts: Any) -> Callable[[dict[str, Any]], None]:
         (change("model", "type", to="Unigram"), r"the model is 'Unigram'.*model\.type"),
         (change("model", "type", to="WordPiece"), "the model is 'WordPiece'"),
         (change("model", to=[]), "model is '.*'.*model of type dict"),
-        (change("model", "byte_fallback", to=True), "byte_fallback is True.*characters, not bytes"),
+        (change("model", "byte_fallback", to=True), "'NFC' changes text.*normalizer"),
         (change("model", "dropout", to=0.1), "dropout is 0.1: ids would be random"),
         (change("model", "end_of_word_suffix", to="</w>"), "end_of_word_suffix is '</w>'"),
         (change("normalizer", to={"type": "Lowercase"}), "normalizer 'Lowercase' changes text"),

@@ -8,15 +8,16 @@ import numpy as np
 import pytest
 
 from groundup.model import IGNORE
-from groundup.recipe import Seq2SeqSection
+from groundup.recipe import RecipeError, Seq2SeqSection, parse_recipe
 from groundup.run import UserError
+from groundup.storyworld import bag_of_words, translation_tests, translation_validation, translations
 from groundup.tokenizer.words import BOS
-from groundup.training.sentence_pairs import PairRows, SentencePairs, TextPair, read_pairs
+from groundup.training.sentence_pairs import VALIDATED, PairRows, SentencePairs, TextPair, read_pairs
 from groundup.training.translation_test import baseline_results, bleu, dictionary, score_translations, token_accuracy
 
 
 def section(**changes) -> Seq2SeqSection:
-    return Seq2SeqSection(steps=1, **changes)
+    return Seq2SeqSection(**{"steps": 1, "validation_fraction": 0.0, **changes})
 
 
 def lines(count: int) -> list[dict[str, str]]:
@@ -56,6 +57,32 @@ def test_held_out_pairs_share_no_source_with_training(tmp_path):
     }
 
 
+def test_validation_shares_no_source_with_training_or_tests(tmp_path):
+    train = write(tmp_path / "a.jsonl", [*lines(4000), *lines(4000)])
+    fractions = {"held_out_fraction": 0.1, "validation_fraction": 0.04}
+    data = read_pairs(section(data=(train,), **fractions), 1)
+    held_out = data.tests["held_out"]
+    assert len(data.training) == pytest.approx(8000 * 0.86, abs=200)
+    assert len(data.validation) == pytest.approx(160, abs=60)  # each once
+    parts = [{pair.source for pair in pairs} for pairs in (data.training, data.validation, held_out)]
+    assert sum(map(len, parts)) == len(set.union(*parts)) == 4000
+    none = read_pairs(section(data=(train,), held_out_fraction=0.1), 1)
+    assert none.validation == []
+    assert none.tests == data.tests
+    many = read_pairs(section(data=(train,), held_out_fraction=0.1, validation_fraction=0.5), 1)
+    assert len(many.validation) == VALIDATED
+    # A test file of one's own stays whole: what of it would be validated with is taken from there.
+    news = write(tmp_path / "news.jsonl", [vars(pair) for pair in data.validation[:30]])
+    beside = read_pairs(section(data=(train,), test_data=(news,), **fractions), 1)
+    assert beside.tests["news"] == data.validation[:30]
+    assert beside.validation == data.validation[30:]
+
+
+def test_fractions_that_leave_nothing_are_refused():
+    with pytest.raises(RecipeError, match="leave nothing to learn from"):
+        parse_recipe("[seq2seq]\nsteps = 1\nheld_out_fraction = 0.5\nvalidation_fraction = 0.5\n")
+
+
 def test_of_many_tests_some_from_all_over_the_file_are_taken(tmp_path):
     records = [*lines(500), *lines(500)]
     settings = {"data": (write(tmp_path / "a.jsonl", records),), "held_out_fraction": 0.5}
@@ -74,7 +101,7 @@ def test_tests_of_ones_own_leave_out_what_was_trained_on(tmp_path):
     test = write(tmp_path / "news.jsonl", [*lines(3), {"source": "new", "target": "neu"}])
     data = read_pairs(section(data=(train,), test_data=(test,), held_out_fraction=1e-12), 1)
     assert data.tests == {"news": [TextPair("new", "neu")]}
-    assert data.left_out == 3
+    assert data.tests_left_out == 3
     with pytest.raises(UserError, match="no pair that is not in the training data"):
         read_pairs(section(data=(train,), test_data=(train,), held_out_fraction=1e-12), 1)
     held_out = write(tmp_path / "held_out.jsonl", [{"source": "new", "target": "neu"}])
@@ -88,6 +115,36 @@ def test_the_built_in_data_bring_their_tests():
     assert {split: len(pairs) for split, pairs in data.tests.items()} == {
         "iid": 8, "unseen_combinations": 8, "longer": 8,
     }  # fmt: skip
+    assert data.validation == texts(translation_validation(1, VALIDATED))
+    sources = [{bag_of_words(pair.source) for pair in pairs} for pairs in (data.validation, *data.tests.values())]
+    assert sum(map(len, sources)) == len(set.union(*sources))
+
+
+def texts(pairs) -> list[TextPair]:
+    return [TextPair(pair.source, pair.target) for pair in pairs]
+
+
+def test_built_in_sentences_held_out_are_not_learnt_from_files_either(tmp_path):
+    """Exported pairs of every kind beside the built-in data: those of the tests, of validation, and a rearrangement of
+    a test sentence are left out and counted; those of training are learnt twice, and tested nowhere."""
+    builtin = {"path": "builtin:translation", "count": 300}
+    tested, validated = texts(translation_tests(1, "iid", 8)), texts(translation_validation(1, 5))
+    other = TextPair(" ".join(reversed(tested[0].source.split())), "anything")
+    trained = texts(translations(1, 100))
+    mine = [TextPair(each["source"], each["target"]) for each in lines(200)]
+    exported = write(tmp_path / "a.jsonl", [vars(pair) for pair in (*tested, *validated, other, *trained, *mine)])
+    for data in ((exported, builtin), (builtin, exported)):
+        found = read_pairs(section(data=data, tests=8, held_out_fraction=0.2, validation_fraction=0.1), 1)
+        assert found.pairs_left_out == 14
+        learnt = {bag_of_words(pair.source) for pair in found.training}
+        assert not learnt & {bag_of_words(pair.source) for pair in (*tested, *validated)}
+        measured = [pair.source for pairs in (found.validation, *found.tests.values()) for pair in pairs]
+        assert len(measured) == len(set(measured))
+        assert not set(measured) & {pair.source for pair in found.training}
+        assert set(found.tests["held_out"]) < set(mine)
+        assert len(set(mine) & set(found.training)) == pytest.approx(140, abs=35)
+        assert 0 < found.tests_left_out < 100
+        assert found.tests["iid"] == tested
 
 
 @pytest.mark.parametrize(

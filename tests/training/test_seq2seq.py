@@ -14,6 +14,7 @@ from groundup.inference import Translator
 from groundup.model import EncoderDecoder, EncoderDecoderArchitecture, initialise_encoder_decoder
 from groundup.recipe import EncoderDecoderShape, ScheduleTable, Seq2SeqSection
 from groundup.run import Interrupted, UserError, sha256_file
+from groundup.storyworld import translation_validation
 from groundup.training import lr_factor, prepare, read_journal, seq2seq
 from groundup.training.budget import Plan
 from groundup.training.loop import Job, Trainer
@@ -43,6 +44,7 @@ def section(**changes) -> Seq2SeqSection:
         "sample_every": 4,
         "log_every": 1,
         "tests": 4,
+        "validation_fraction": 0.0,
     }
     if {"epochs", "tokens", "minutes"} & changes.keys():
         del values["steps"]
@@ -93,9 +95,21 @@ def test_what_it_writes(tmp_path):
     assert [best[0].text for best in said] == [record["translation"] for record in records]
     samples = read_journal(out / "samples.jsonl")
     assert [sample["step"] for sample in samples] == [4, 4, 4, 8, 8, 8]
+    assert not {sample["prompt"] for sample in samples} & {record["source"] for record in records}
     validated = [each for each in read_journal(out / "metrics.jsonl") if "validation_loss" in each]
     assert [each["step"] for each in validated] == [4, 8]
     assert 0 < validated[-1]["validation_loss"] < math.log(400)
+    assert metrics["validation_loss"] == validated[-1]["validation_loss"]
+
+
+def test_it_is_validated_with_the_pairs_for_that_and_not_with_a_test(tmp_path, monkeypatch):
+    shown = []
+    module = sys.modules["groundup.training.seq2seq"]
+    monkeypatch.setattr(module, "validator", lambda translator, pairs: shown.extend(pairs))
+    run(section(), tmp_path / "seq2seq")
+    assert [pair.source for pair in shown] == [pair.source for pair in translation_validation(1, 200)]
+    records = [json.loads(line) for line in (tmp_path / "seq2seq" / "translations.jsonl").read_text().splitlines()]
+    assert not {pair.source for pair in shown} & {record["source"] for record in records}
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from groundup.corpus import read_documents
 from groundup.recipe import Recipe, TrainSection
 from groundup.run import UserError
 from groundup.tokenizer import PackedRows, Tokenizer, TokenShards
-from groundup.tokenizer.alphabet import byte_of_character
+from groundup.tokenizer.alphabet import SPACE, bytes_of_level, bytes_of_piece
 from groundup.tokenizer.report import advice_for, count_ids
 
 Facts = dict[str, Any]
@@ -48,14 +48,15 @@ def tokenizer(run: Path, recipe: Recipe, metrics: Facts) -> Facts | None:
         "reserved": sum("reserved" in name for name in specials),
         "merges": len(merges),
         "pattern": _pattern(content),
+        "pieces": tool.sentencepiece,
         "adopted": recipe.tokenizer is not None and recipe.tokenizer.adopt is not None,
         "advice": advice_for(recipe, tool, counts),
         "sentence": sentence,
         "tokens": [{"text": token_text(tool.token(number)), "id": number} for number in ids],
         "sentence_bytes": len(sentence.encode()),
-        "steps": _merge_steps(tool.json, sentence, merges),
+        "steps": _merge_steps(tool, sentence, merges),
         "first_merges": [
-            {"left": _shown(left), "right": _shown(right), "rank": rank}
+            {"left": _shown(left, tool), "right": _shown(right, tool), "rank": rank}
             for rank, (left, right) in enumerate(merges[:FIRST_MERGES], 1)
         ],
         **_statistics(tool, counts, set(specials.values())),
@@ -74,19 +75,28 @@ def _sentence(run: Path) -> str:
     return document.text[:SENTENCE_CHARACTERS]
 
 
-def _shown(stand_ins: str) -> str:
-    """A token in the byte alphabet of tokenizer.json, as readers see it."""
-    table = byte_of_character()
-    return token_text(bytes(table[character] for character in stand_ins))
+def _shown(spelled: str, tool: Tokenizer) -> str:
+    """A token as tokenizer.json spells it, as readers see it."""
+    return token_text((bytes_of_piece if tool.sentencepiece else bytes_of_level)(spelled))
 
 
-def _merge_steps(content: str, sentence: str, merges: list[tuple[str, ...]]) -> Facts:
+def _words(tool: Tokenizer, sentence: str) -> list[str]:
+    """The words of a sentence as tokenizer.json spells them."""
+    library = tokenizers.Tokenizer.from_str(tool.json)
+    if library.normalizer is not None:
+        sentence = library.normalizer.normalize_str(sentence)
+    if library.pre_tokenizer is None:  # tokens may hold several words
+        return re.findall(f"{SPACE}*[^{SPACE}]+", sentence)
+    return [piece for piece, _ in library.pre_tokenizer.pre_tokenize_str(sentence)]
+
+
+def _merge_steps(tool: Tokenizer, sentence: str, merges: list[tuple[str, ...]]) -> Facts:
     """How the sentence's longest word is put together, merge by merge: the rule of BPE at work."""
-    words = tokenizers.Tokenizer.from_str(content).pre_tokenizer.pre_tokenize_str(sentence)
-    word = max((piece for piece, _ in words), key=len, default="")
+    words = _words(tool, sentence)
+    word = max(words, key=len, default="")
     ranks = {pair: rank for rank, pair in enumerate(merges, 1)}
     pieces = list(word)
-    steps: list[Facts] = [{"pieces": [_shown(piece) for piece in pieces], "rank": None, "pair": None}]
+    steps: list[Facts] = [{"pieces": [_shown(piece, tool) for piece in pieces], "rank": None, "pair": None}]
     while True:
         pairs = [(ranks[pair], pair) for pair in zip(pieces, pieces[1:], strict=False) if pair in ranks]
         if not pairs:
@@ -99,13 +109,15 @@ def _merge_steps(content: str, sentence: str, merges: list[tuple[str, ...]]) -> 
             else:
                 merged.append(piece)
         pieces = merged
-        steps.append({"pieces": [_shown(p) for p in pieces], "rank": rank, "pair": [_shown(left), _shown(right)]})
-    return {"word": _shown(word), "states": steps, "words": [_shown(piece) for piece, _ in words]}
+        shown = [_shown(each, tool) for each in (left, right, *pieces)]
+        steps.append({"pieces": shown[2:], "rank": rank, "pair": shown[:2]})
+    return {"word": _shown(word, tool), "states": steps, "words": [_shown(piece, tool) for piece in words]}
 
 
 def _pattern(content: Facts) -> str:
-    """The expression that splits text into words, as tokenizer.json has it; "" for GPT-2's own, which has a name."""
-    parts = content["pre_tokenizer"].get("pretokenizers", [content["pre_tokenizer"]])
+    """The expression that splits text into words, as tokenizer.json has it; "" for GPT-2's own and for none."""
+    splitter = content.get("pre_tokenizer") or {}
+    parts = splitter.get("pretokenizers", [splitter])
     return "\n".join(part["pattern"]["Regex"] for part in parts if "Regex" in part.get("pattern", {}))
 
 

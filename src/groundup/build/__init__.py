@@ -14,7 +14,9 @@ In come a recipe and a run directory; out come the stage directories with their 
 from groundup.build.chat import Speaker, built_model, open_speaker, sample_conversation
 from groundup.build.driver import BuildReport, build, choose_stages, duration
 from groundup.build.expectations import Outcome, check_expectations, load_comparisons, load_results
+from groundup.build.exporting import EXPORTED, export_model
 from groundup.build.importing import facts as import_facts
+from groundup.build.importing import imported_architecture
 from groundup.build.record import RunRecord
 from groundup.build.show import (
     changes_table,
@@ -25,7 +27,7 @@ from groundup.build.show import (
     show_translations,
     stdout_console,
 )
-from groundup.build.stages import EXPORTED, export_model, measure
+from groundup.build.stages import measure
 from groundup.build.translate import open_translator, sample_translations, translators
 from groundup.build.verify import VerifyReport, find_stage, list_runs, open_run, verify
 
@@ -45,6 +47,7 @@ __all__ = [
     "export_model",
     "find_stage",
     "import_facts",
+    "imported_architecture",
     "list_runs",
     "load_comparisons",
     "load_results",

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from groundup.build.exporting import require_exportable
 from groundup.build.fingerprints import FileHashes, inputs_of, stage_fingerprints
-from groundup.build.importing import source_directory, with_digest
+from groundup.build.importing import source_files, with_digest
 from groundup.build.record import RunRecord
 from groundup.build.signals import Stop, stop_on_signals
 from groundup.build.stages import ADAPTERS, Context
@@ -53,6 +54,7 @@ def build(
     only: Sequence[str] = (),
     until: str | None = None,
     fresh: bool = False,
+    amends: bool = False,
 ) -> BuildReport:
     """Make the stages of ``recipe`` in the directory ``run``; what is done already is skipped.
 
@@ -60,28 +62,31 @@ def build(
         only: just these stages; what they read must be done.
         until: the stages up to and with this one.
         fresh: remove the chosen stages first, done or not.
+        amends: ``recipe`` is the run's own with a section more or changed. It becomes the run's when its stages are
+            made, so that one that can't be made leaves the run as it was.
 
     Raises:
-        UserError: an unknown stage, a missing input, a run in which another process builds.
+        UserError: an unknown stage, a missing input, an export that can't be, a run in which another process builds.
         Interrupted: SIGINT or SIGTERM; calling again carries on.
     """
     begun = time.monotonic()
     chosen = choose_stages(recipe, only, until)
-    _require_layout(recipe, chosen)
+    require_exportable(recipe, run, chosen)
     with run_lock(run), stop_on_signals() as stop:
         remove_leftovers(run)
         record = RunRecord(run)
         record.begin(recipe.run.name)
         hardware = record.settle_hardware(recipe.hardware)
         hashes = FileHashes(run / ".hashes.json")
-        recipe = with_digest(recipe, hashes)
+        recipe = with_digest(recipe, hashes, run)
         fingerprints = stage_fingerprints(recipe, hardware, hashes)
         hashes.save()
-        write_text(run / "recipe.toml", dump_toml(recipe))
+        if not amends:
+            write_text(run / "recipe.toml", dump_toml(recipe))
         if fresh:
             for stage in chosen:
                 if isinstance(stage.section, ImportSection):
-                    source_directory(stage.section)  # what can't be made again isn't removed
+                    source_files(stage.section)  # what can't be made again isn't removed
                 shutil.rmtree(run / stage.name, ignore_errors=True)
                 shutil.rmtree(run / f".{stage.name}.work", ignore_errors=True)
         maker = _Maker(recipe, run, hardware, fingerprints, record, stop)
@@ -96,6 +101,8 @@ def build(
             _require_inputs(recipe, run, stage, fingerprints)
             maker.make(stage, label)
             built.append(stage.name)
+        if amends:
+            write_text(run / "recipe.toml", dump_toml(recipe))
     return BuildReport(run, recipe, tuple(built), tuple(skipped), time.monotonic() - begun)
 
 
@@ -115,22 +122,6 @@ def choose_stages(recipe: Recipe, only: Sequence[str], until: str | None) -> lis
     if until is not None:
         stages = stages[: names.index(until) + 1]
     return [stage for stage in stages if not only or stage.name in only]
-
-
-def _require_layout(recipe: Recipe, chosen: Sequence[Stage]) -> None:
-    """Raise UserError, before anything is trained, where a model made here is to be exported and no layout fits it."""
-    kinds = {stage.kind for stage in chosen}
-    if not {"pretrain", "export"} <= kinds or recipe.import_ is not None:
-        return
-    from groundup.interchange import why_no_stock_layout
-    from groundup.model import Architecture
-
-    if reasons := why_no_stock_layout(Architecture.from_section(recipe.model, 1024)):
-        raise UserError(
-            f"no stock layout exists for a model with {' and '.join(reasons)}, and [export] asks for one",
-            where="[model]",
-            mend="leave out [export], or those options; this package itself loads any model it has made",
-        )
 
 
 def is_done(run: Path, name: str, fingerprint: str) -> bool:

@@ -10,32 +10,44 @@ from __future__ import annotations
 
 import re
 import shutil
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from groundup.recipe import ImportSection, ModelSection, Recipe
 from groundup.recipe.model import ModelShape
-from groundup.run import UserError, fingerprint, log, read_json, write_json
+from groundup.run import UserError, fingerprint, log, read_json, read_manifest, write_json
+
+if TYPE_CHECKING:
+    from groundup.model import Architecture
 
 HashFile = Callable[[Path], dict[str, Any]]
 SOURCE, VOCABULARY = "source", "tokenizer"
-_BESIDE_WEIGHTS = ("config.json", "generation_config.json", "LICENSE*", "LICENCE*", "NOTICE*")
+_BESIDE_WEIGHTS = ("config.json", "generation_config.json")
 _BESIDE_VOCABULARY = (
     "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt",
-    "chat_template.jinja", "chat_template.json",
+    "chat_template.jinja", "chat_template.json", "additional_chat_templates/*.jinja",
 )  # fmt: skip
+_RANKS = (".tiktoken", ".model")
+"""Endings by which a rank file is found in a folder."""
 _HUB_NAME = re.compile(r"(?:hf://)?((?:[A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]*)")
 
 
 def source_digest(section: ImportSection, hash_file: HashFile) -> str:
-    """SHA-256 over names and contents of all files that the import reads; a source that is gone has the recorded one.
+    """SHA-256 over names and contents of all files that the import reads; of a source some of whose files are gone,
+    the recorded one.
 
-    Raises UserError where the source is gone and none is recorded, and where it is another one.
+    Raises UserError where files are gone and no digest is recorded, and where the source is another one.
     """
-    if section.sha256 is not None and not Path(section.source).exists():
+    from groundup.interchange import MissingFiles
+
+    try:
+        files = source_files(section)
+    except MissingFiles:
+        if section.sha256 is None:
+            raise
         return section.sha256
-    files = {**_weight_files(section), **_copied_files(section)}
     found = fingerprint([[name, hash_file(path)["sha256"]] for name, path in sorted(files.items())])
     if section.sha256 not in (None, found):
         raise UserError(
@@ -47,16 +59,48 @@ def source_digest(section: ImportSection, hash_file: HashFile) -> str:
     return found
 
 
-def with_digest(recipe: Recipe, hash_file: HashFile) -> Recipe:
-    """The recipe with the digest of what it imports, so that the run's own one says it. Raises as `source_digest`."""
+def with_digest(recipe: Recipe, hash_file: HashFile, run: Path) -> Recipe:
+    """The recipe with the digest of what it imports, so that the run's own one says it. Where files of the source are
+    gone and the recipe has none, it is the one that the run has recorded of the same source.
+
+    Raises as `source_digest`.
+    """
     if recipe.import_ is None:
         return recipe
-    section = recipe.import_.model_copy(update={"sha256": source_digest(recipe.import_, hash_file)})
-    return recipe.model_copy(update={"import_": section})
+    from groundup.interchange import MissingFiles
+
+    section = recipe.import_
+    try:
+        digest = source_digest(section, hash_file)
+    except MissingFiles:
+        recorded = _recorded_digest(section, run)
+        if recorded is None:
+            raise
+        digest = recorded
+    return recipe.model_copy(update={"import_": section.model_copy(update={"sha256": digest})})
+
+
+def _recorded_digest(section: ImportSection, run: Path) -> str | None:
+    """The digest in RUN/recipe.toml, if that imports the same source; None where it doesn't, or nothing is imported."""
+    if read_manifest(run / "import") is None:
+        return None
+    try:
+        table = tomllib.loads((run / "recipe.toml").read_text(encoding="utf-8")).get("import", {})
+        written = ImportSection.model_validate(table)
+    except (OSError, ValueError):
+        return None
+    same = _place(written.source) == _place(section.source) and _place(written.tokenizer) == _place(section.tokenizer)
+    return written.sha256 if same else None
+
+
+def _place(path: str | None) -> Path | None:
+    return None if path is None else Path(path).resolve()
 
 
 def source_directory(section: ImportSection) -> Path:
     """The checkpoint's directory. Raises UserError where there is none, with the way to get one of the hub's."""
+    from groundup.interchange import MissingFiles
+
     path = Path(section.source)
     if path.is_dir():
         return path
@@ -68,7 +112,7 @@ def source_directory(section: ImportSection) -> Path:
             f"; a checkpoint of Hugging Face's hub is fetched by `pip install huggingface_hub` and "
             f"`hf download {name[1]} --local-dir {folder}`"
         )
-    raise UserError(
+    raise (UserError if path.exists() else MissingFiles)(
         f"{section.source!r} is a file, not a directory" if path.exists() else f"no directory {section.source!r}",
         where="[import] source",
         expected="a checkpoint's directory on this machine; nothing is downloaded",
@@ -93,13 +137,13 @@ def import_source(section: ImportSection, shape: ModelSection, out: Path) -> dic
     from groundup.tokenizer import Tokenizer, adopt
 
     source = source_directory(section)
+    source_files(section)  # what is missing is said at once
     copied = _copied_files(section)
-    _weight_files(section)
     adopted = adopt(_vocabulary(section), reserved=0)
     tokenizer = Tokenizer(adopted.json)
     tokens = tokenizer.vocabulary_size - len(adopted.pieces)
     for name, path in copied.items():
-        (out / SOURCE).mkdir(exist_ok=True)
+        (out / SOURCE / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, out / SOURCE / name)
     tokenizer.save(out / VOCABULARY)
     template, begins = _template(out / SOURCE), _begins(out / SOURCE, tokens)
@@ -149,24 +193,57 @@ def record_name() -> str:
     return IMPORT_RECORD
 
 
+def imported_architecture(section: ImportSection, run: Path | None = None) -> tuple[str, Architecture] | None:
+    """Family and shape of the checkpoint as its directory has them, or where that is gone, as ``run`` has imported it;
+    None where neither is there. Raises UserError for a checkpoint that can't be imported."""
+    from groundup.interchange import MissingFiles, source_architecture
+    from groundup.model import Architecture
+
+    try:
+        return source_architecture(source_directory(section))
+    except MissingFiles:
+        if run is None or not (run / "import" / record_name()).is_file():
+            return None
+        known = facts(run)
+        return known["family"], Architecture.from_dict(known["architecture"])
+
+
 def _vocabulary(section: ImportSection) -> Path:
     return Path(section.tokenizer) if section.tokenizer is not None else source_directory(section)
 
 
-def _weight_files(section: ImportSection) -> dict[str, Path]:
+def source_files(section: ImportSection) -> dict[str, Path]:
+    """Every file that the import reads, by name. Raises MissingFiles where some are not there, UserError for a
+    checkpoint that can't be read."""
     from groundup.interchange import checkpoint_files
 
-    return {path.name: path for path in checkpoint_files(source_directory(section))}
+    weights = {path.name: path for path in checkpoint_files(source_directory(section))}
+    return {**weights, **_copied_files(section)}
 
 
 def _copied_files(section: ImportSection) -> dict[str, Path]:
     """The small files that say what the checkpoint is, by their names in RUN/import/source."""
+    from groundup.interchange import LICENCES, MissingFiles
     from groundup.tokenizer import adopted_files
 
     source = source_directory(section)
-    patterns = _BESIDE_WEIGHTS if section.tokenizer is not None else (*_BESIDE_WEIGHTS, *_BESIDE_VOCABULARY)
-    found = [path for pattern in patterns for path in source.glob(pattern) if path.is_file()]
-    return {path.name: path for path in [*found, *adopted_files(_vocabulary(section))]}
+    patterns = (*_BESIDE_WEIGHTS, *LICENCES, *(() if section.tokenizer is not None else _BESIDE_VOCABULARY))
+    found = {path.relative_to(source).as_posix(): path for pattern in patterns for path in source.glob(pattern)}
+    try:
+        vocabulary = adopted_files(_vocabulary(section))
+    except UserError as error:
+        raise MissingFiles(error.what, where=error.where, expected=error.expected, mend=error.mend) from None
+    small = {name: path for name, path in found.items() if path.is_file()}
+    if len(vocabulary) == 1:
+        return small | {_found_again(vocabulary[0]): vocabulary[0]}
+    return small | {path.name: path for path in vocabulary}
+
+
+def _found_again(vocabulary: Path) -> str:
+    """The name by which a vocabulary of one file is known in a folder; that of a rank file says which one it is."""
+    if vocabulary.suffix == ".json":
+        return "tokenizer.json"
+    return vocabulary.name if vocabulary.suffix in _RANKS else f"{vocabulary.stem}{_RANKS[0]}"
 
 
 def _begins(source: Path, tokens: int) -> list[int]:
@@ -192,12 +269,13 @@ def _template(source: Path) -> str | None:
 
     if (source / "chat_template.jinja").is_file():
         return read_text_file(source / "chat_template.jinja")
-    if not (source / "tokenizer_config.json").is_file():
-        return None
-    found = load_json(source / "tokenizer_config.json").get("chat_template")
-    if isinstance(found, list) and found and isinstance(found[0], dict):
-        found = found[0].get("template")
-    return found if isinstance(found, str) else None
+    for name in ("tokenizer_config.json", "chat_template.json"):
+        found = load_json(source / name).get("chat_template") if (source / name).is_file() else None
+        if isinstance(found, list) and found and isinstance(found[0], dict):
+            found = found[0].get("template")
+        if isinstance(found, str):
+            return found
+    return None
 
 
 def _is_ours(template: str | None) -> bool:

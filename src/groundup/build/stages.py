@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+from groundup.build.exporting import EXPORTED, export_model, tell_replaced
 from groundup.build.importing import SOURCE, import_source
 from groundup.build.models import OpenModels, foreign, held_out_conversations
-from groundup.build.verify import find_stage
 from groundup.hardware import Hardware, corpus_processes
 from groundup.recipe import (
     BookSection,
@@ -30,7 +31,7 @@ from groundup.recipe import (
     TokenizerSection,
     TrainSection,
 )
-from groundup.run import UserError, log
+from groundup.run import log
 
 Metrics = Mapping[str, Any]
 _Section = TypeVar("_Section")
@@ -137,44 +138,27 @@ def pretrain(context: Context) -> Metrics:
     """Token shards to a base model."""
     from groundup.training import pretrain
 
-    context.hardware.apply()
-    return pretrain(
-        context.training_section(PretrainSection),
-        context.recipe.model,
-        run=context.run,
-        out=context.out,
-        start=context.start,
-        seed=context.seed,
-        hardware=context.hardware,
-        fingerprint=context.fingerprint,
-        should_stop=context.stop,
-    )
+    return _trained(context, partial(pretrain, context.training_section(PretrainSection), context.recipe.model))
 
 
 def sft(context: Context) -> Metrics:
     """Conversations to a model that answers."""
     from groundup.posttraining import sft
 
-    context.hardware.apply()
-    return sft(
-        context.training_section(SftSection),
-        run=context.run,
-        out=context.out,
-        start=context.start,
-        seed=context.seed,
-        hardware=context.hardware,
-        fingerprint=context.fingerprint,
-        should_stop=context.stop,
-    )
+    return _trained(context, partial(sft, context.training_section(SftSection)))
 
 
 def dpo(context: Context) -> Metrics:
     """Preference pairs to a model that answers as is preferred."""
     from groundup.posttraining import dpo
 
+    return _trained(context, partial(dpo, context.training_section(DpoSection)))
+
+
+def _trained(context: Context, train: Callable[..., Metrics]) -> Metrics:
+    """Train a decoder with what all kinds of training ask for."""
     context.hardware.apply()
-    return dpo(
-        context.training_section(DpoSection),
+    return train(
         run=context.run,
         out=context.out,
         start=context.start,
@@ -235,37 +219,11 @@ def export(context: Context) -> Metrics:
     """A model to stock layouts."""
     section = context.section(ExportSection)
     name = context.recipe.exported_stage(section)
+    tell_replaced(context.run, context.stage, name)
     metrics: dict[str, Any] = {}
     for layout in section.formats:
         metrics |= export_model(context.recipe, context.run, name, context.out / EXPORTED[layout], layout, section)
     return metrics
-
-
-EXPORTED = {"hf": "hf", "gguf": "model.gguf"}
-"""Where in RUN/export each format goes."""
-
-
-def export_model(
-    recipe: Recipe, run: Path, stage: str, out: Path, layout: str = "hf", section: ExportSection | None = None
-) -> Metrics:
-    """Write one stage's model in a layout that other programs load: `hf` into the directory ``out``, `gguf` as the
-    file. Raises UserError."""
-    from groundup.interchange import export_gguf, export_hf
-
-    section = section or ExportSection()
-    imported, name, model = find_stage(recipe, stage).kind == "import", recipe.run.name, run / stage / "final"
-    if layout == "hf":
-        # What nobody has changed goes out as it came in, with its own words on how it is used.
-        source = run / stage / SOURCE if imported else None
-        return export_hf(model, run / "tokenizer", out, name=name, dtype=section.dtype, source_tokenizer=source)
-    if imported:
-        raise UserError(
-            "a GGUF file has this run's tokenizer and chat format, which an imported model has not learned",
-            where=str(run / stage),
-            mend="tune it first, or convert the checkpoint that it came from with llama.cpp's own converter",
-        )
-    numbers, licence = section.quantization, section.licence
-    return export_gguf(model, run / "tokenizer", out, quantization=numbers, name=name, licence=licence)
 
 
 def book(context: Context) -> Metrics:

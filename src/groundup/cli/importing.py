@@ -44,7 +44,7 @@ def import_(source: str, /, *, out: Path, tokenizer: str | None = None, json: bo
     if json:
         print_json(facts)
     else:
-        _show(facts, source)
+        _show(facts, source, tokenizer)
 
 
 def _check_free(out: Path, recipe: Recipe) -> None:
@@ -71,7 +71,7 @@ def _is_beginning(name: str) -> bool:
     return name.startswith(".") or name == "run.json"
 
 
-def _show(facts: dict[str, Any], source: str) -> None:
+def _show(facts: dict[str, Any], source: str, tokenizer: str | None) -> None:
     rows = f" in {facts['rows']:,} rows" if facts["rows"] != facts["tokens"] else ""
     print(f"{facts['family']}: {facts['parameters']:,} parameters, {facts['dtype']}, {facts['tokens']:,} tokens{rows}")
     for name in facts["left_out"]:
@@ -79,5 +79,9 @@ def _show(facts: dict[str, Any], source: str) -> None:
     if facts["template"] and not facts["chats"]:
         print("its chat template is kept in import/source; tuning teaches this package's chat format in its place")
     print(f"run: {facts['run']}")
-    settings = shlex.join(["--set", f"import.source={source}", "--set", 'sft.data=["chats.jsonl"]'])
-    print(f"next: groundup build finetune --out {shlex.quote(facts['run'])} {settings}")
+    settings = [f"import.source={source}"]
+    if tokenizer is not None:
+        settings.append(f"import.tokenizer={tokenizer}")
+    settings.append('sft.data=["chats.jsonl"]')
+    words = shlex.join([word for setting in settings for word in ("--set", setting)])
+    print(f"next: groundup build finetune --out {shlex.quote(facts['run'])} {words}")

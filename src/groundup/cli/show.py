@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from groundup.cli.output import print_json
+from groundup.cli.subject import about, find_subject
 
 if TYPE_CHECKING:
     from groundup.model import Architecture
     from groundup.model.count import Part
-    from groundup.recipe import Recipe
-    from groundup.recipe.architectures import ArchitecturePreset
 
 
 def show(
@@ -26,12 +24,12 @@ def show(
     Parameters
     ----------
     what
-        A run or model directory, a preset of [model], a built-in recipe or a TOML file. Without it, the presets are
-        listed.
+        A run or model directory (a checkpoint of others too), a preset of [model], a built-in recipe or a TOML file.
+        Without it, the presets are listed.
     stage
         Of a run: the stage whose model is shown; the last trained one where not given.
     context
-        Tokens in a row, for FLOPs and the cache; the model's longest where not given.
+        Tokens in a row, for FLOPs and the cache, or words in a sentence; the model's longest where not given.
     json
         Print all numbers as one JSON object.
     """
@@ -42,14 +40,21 @@ def show(
     if what is None:
         _list(json=json)
         return
-    name, arch, preset = _find(what, stage)
-    record = {"name": name, "preset": preset, **describe(arch, context or arch.context_length)}
-    if json:
-        print_json(record)
-        return
-    from groundup.cli.drawing import draw
+    from groundup.model import EncoderDecoderArchitecture
 
-    draw(record, arch)
+    subject = find_subject(what, stage)
+    arch, named = subject.arch, {"name": subject.name, "preset": subject.preset, "notes": dict(subject.notes)}
+    seen = context or arch.context_length
+    if isinstance(arch, EncoderDecoderArchitecture):
+        from groundup.cli.encoder_decoder import describe_encoder_decoder, draw_encoder_decoder
+
+        record = {**named, **describe_encoder_decoder(arch, seen)}
+        print_json(record) if json else draw_encoder_decoder(record, arch)
+    else:
+        from groundup.cli.drawing import draw
+
+        record = {**named, **describe(arch, seen)}
+        print_json(record) if json else draw(record, arch)
 
 
 def preset_rows() -> list[dict[str, Any]]:
@@ -65,7 +70,7 @@ def preset_rows() -> list[dict[str, Any]]:
         count = parameter_count(arch)
         rows.append(
             {
-                **_about(preset),
+                **about(preset),
                 "parameters": count.total,
                 "active_parameters": count.active,
                 "layers": arch.layers,
@@ -78,17 +83,6 @@ def preset_rows() -> list[dict[str, Any]]:
             }
         )
     return rows
-
-
-def _about(preset: ArchitecturePreset) -> dict[str, Any]:
-    return {
-        "name": preset.name,
-        "family": preset.family,
-        "about": preset.about,
-        "source": preset.source,
-        "note": preset.note,
-        "published_parameters": preset.parameters,
-    }
 
 
 def describe(arch: Architecture, context: int) -> dict[str, Any]:
@@ -107,6 +101,7 @@ def describe(arch: Architecture, context: int) -> dict[str, Any]:
     ahead = [part for part in outside if part.name.startswith("model.ahead.")]
     end = [part for part in outside if part.kind == "head" or part.name.startswith("model.norm.")]
     return {
+        "kind": "decoder",
         "architecture": arch.to_dict(),
         "context": context,
         "parameters": {**dataclasses.asdict(count), "total": count.total, "active": count.active},
@@ -181,79 +176,13 @@ def _inner_name(part: Part) -> str:
     return part.name.removeprefix(prefix)
 
 
-def _find(what: str, stage: str | None) -> tuple[str, Architecture, dict[str, Any] | None]:
-    """A name, the architecture of what was named, and the preset where it is one.
-
-    Raises UserError or RecipeError where there is none of that name.
-    """
-    from groundup.model import Architecture
-    from groundup.recipe import ModelSection, RecipeError, builtin_recipes, load_recipe
-    from groundup.recipe.architectures import architecture
-    from groundup.run import UserError
-
-    path = Path(what)
-    if path.is_dir() and (path / "recipe.toml").is_file():
-        return (*_of_run(path, stage), None)
-    if stage is not None:
-        raise UserError(f"--stage {stage} needs a run", expected="a run directory", mend="leave --stage out")
-    if path.is_dir():
-        from groundup.interchange import load_architecture
-
-        return str(path), load_architecture(path), None
-    if what in builtin_recipes() or path.suffix == ".toml":
-        return f"recipe {what}", _of_recipe(load_recipe(what)), None
-    try:
-        preset = architecture(what)
-    except RecipeError as error:
-        raise UserError(
-            f"{what!r} is no run, preset or recipe",
-            expected="a directory, a TOML file, or a name that groundup show or groundup recipes lists",
-            mend=error.mend,
-        ) from None
-    arch = Architecture.from_section(ModelSection(preset=what), preset.vocabulary_size)
-    return what, arch, _about(preset)
-
-
-def _of_run(run: Path, stage: str | None) -> tuple[str, Architecture]:
-    """The last trained model of a run, or the named stage's; what its recipe describes where none is trained."""
-    from groundup.build import find_stage, open_run
-    from groundup.interchange import load_architecture
-    from groundup.run import UserError, read_manifest
-
-    recipe = open_run(run)
-    wanted = list(reversed(recipe.trained_stages()))
-    if stage is not None:
-        if find_stage(recipe, stage).name not in wanted:
-            raise UserError(f"stage {stage!r} trains no model", expected=f"one of {', '.join(reversed(wanted))}")
-        wanted = [stage]
-    for name in wanted:
-        if read_manifest(run / name) is not None:
-            return f"{run}, stage {name}", load_architecture(run / name / "final")
-    if stage is not None:
-        raise UserError(f"stage {stage!r} is not built yet", where=str(run), mend="leave --stage out")
-    return f"{run}, not trained yet", _of_recipe(recipe)
-
-
-def _of_recipe(recipe: Recipe) -> Architecture:
-    """What a recipe describes, with the vocabulary of its tokenizer; of one that is adopted, the preset's."""
-    from groundup.model import Architecture
-    from groundup.recipe import TokenizerSection
-    from groundup.recipe.architectures import architecture
-
-    tokenizer = recipe.tokenizer
-    learned = tokenizer is not None and tokenizer.adopt is None
-    if recipe.model.preset is not None and not learned:
-        return Architecture.from_section(recipe.model, architecture(recipe.model.preset).vocabulary_size)
-    return Architecture.from_section(recipe.model, (tokenizer or TokenizerSection()).vocabulary_size)
-
-
 def _list(*, json: bool) -> None:
     """The presets, one a line."""
     rows = preset_rows()
     if json:
         print_json(rows)
         return
-    from groundup.cli.drawing import short
+    from groundup.cli.boxes import short
     from groundup.cli.inspect import _table
 
     cells = []

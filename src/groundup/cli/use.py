@@ -203,7 +203,7 @@ def evaluate(run: Path, /, *, tasks: tuple[str, ...] = (), details: bool = False
             # A tuned import without a corpus is measured on conversations that it never learned from.
             tasks = ("bits_per_byte",) if recipe.corpus is not None else ("answers",)
             recipe, names = _with_section(recipe, "evaluate", {"tasks": tasks}), ["evaluate"]
-        build(recipe, run, only=names)
+        build(recipe, run, only=names, amends=True)
         results = load_results(recipe, run)
     if json:
         print_json(results)
@@ -248,7 +248,7 @@ def book(run: Path, /, *, json: bool = False) -> None:
     names = [stage.name for stage in recipe.ordered_stages() if stage.kind == "book"]
     if not names:
         recipe, names = _with_section(recipe, "book", {}), ["book"]
-    build(recipe, run, only=names)
+    build(recipe, run, only=names, amends=True)
     paths = [str(run / name / "book.pdf") for name in names]
     if json:
         print_json({"books": paths})
@@ -268,6 +268,9 @@ def export(
     json: bool = False,
 ) -> None:
     """Write a model of a run in a layout that other programs load.
+
+    RUN/export holds the model of one stage, in one format or both; a line says what of an earlier export goes. With
+    --out nothing is replaced, and the run stays as it is.
 
     Example: groundup export runs/laptop --format gguf --quantization q8_0
 
@@ -296,9 +299,9 @@ def export(
     if (quantization and format_ != "gguf") or (dtype and format_ != "hf"):
         raise UserError("--quantization is for --format gguf, --dtype for --format hf")
     recipe = open_run(run)
-    recipe = _with_section(recipe, "export", _export_section(recipe, format_, stage, quantization, dtype))
+    recipe = _with_section(recipe, "export", _export_section(recipe, run, format_, stage, quantization, dtype))
     if out is None:
-        build(recipe, run, only=["export"])
+        build(recipe, run, only=["export"], amends=True)
         path = run / "export" / EXPORTED[format_]
     else:
         path = out / EXPORTED[format_] if format_ == "gguf" and out.is_dir() else out
@@ -312,17 +315,19 @@ def export(
 
 
 def _export_section(
-    recipe: Recipe, layout: str, stage: str | None, quantization: str | None, dtype: str | None
+    recipe: Recipe, run: Path, layout: str, stage: str | None, quantization: str | None, dtype: str | None
 ) -> dict[str, Any]:
-    """The run's own [export] with what is asked for now; other formats of the same stage stay."""
+    """The run's own [export] with what is asked for now; other formats of the same stage that are made stay."""
+    from groundup.build import EXPORTED
+
     section = recipe.export
     if section is None:
         return {"stage": stage, "formats": (layout,), "quantization": quantization, "dtype": dtype}
     same = stage is None or stage == recipe.exported_stage(section)
-    formats = tuple(dict.fromkeys((*section.formats, layout))) if same else (layout,)
+    made = [each for each in section.formats if same and (run / "export" / EXPORTED[each]).exists()]
     return section.model_dump() | {
         "stage": section.stage if same else stage,
-        "formats": formats,
+        "formats": tuple(dict.fromkeys((*made, layout))),
         "quantization": quantization or section.quantization,
         "dtype": dtype or section.dtype,
     }

@@ -131,8 +131,8 @@ def fast_text(page: str) -> str:
         else:
             lines = zip(part.split("\n"), plain.split("\n"), strict=True)
             parts.append("\n".join(_lay_out(_without_menus(lines), lists)).strip())
-    text = "\n\n".join(part for part in parts if part)
-    return _ENTITY.sub(lambda found: _ENTITIES[found[0]], text)
+    text = _ENTITY.sub(lambda found: _ENTITIES[found[0]], "\n\n".join(part for part in parts if part))
+    return text if text.strip() else ""
 
 
 def _is_plain(page: str) -> bool:

@@ -73,7 +73,21 @@ def beam_search(
     """
     if not 1 <= n_best <= beam:
         raise ValueError(f"n_best = {n_best} of a beam of {beam}")
-    context = model.arch.context_length
+    context, rules = model.arch.context_length, _Rules(begin, end, beam, alpha, n_best, tuple(never))
+    _require_fit(sources, context)
+    order = sorted(range(len(sources)), key=lambda i: -len(sources[i]))
+    found: dict[int, list[Hypothesis]] = {}
+    for at in range(0, len(order), batch_size):
+        chosen = order[at : at + batch_size]
+        limits = [min(context, len(sources[i]) + extra) for i in chosen]
+        search = _Search(model, [sources[i] for i in chosen], limits, rules)
+        found.update(zip(chosen, search.run(), strict=True))
+        if on_done is not None:
+            on_done(len(chosen))
+    return [found[i] for i in range(len(sources))]
+
+
+def _require_fit(sources: Sequence[Sequence[int]], context: int) -> None:
     for source in sources:
         if not 1 <= len(source) <= context:
             raise UserError(
@@ -81,23 +95,25 @@ def beam_search(
                 expected=f"1 to {context}, the context of the model",
                 mend="shorten or split it",
             )
-    order = sorted(range(len(sources)), key=lambda i: -len(sources[i]))
-    found: dict[int, list[Hypothesis]] = {}
-    for at in range(0, len(order), batch_size):
-        chosen = order[at : at + batch_size]
-        limits = [min(context, len(sources[i]) + extra) for i in chosen]
-        search = _Search(model, [sources[i] for i in chosen], limits, begin, end, beam, alpha, n_best, never)
-        found.update(zip(chosen, search.run(), strict=True))
-        if on_done is not None:
-            on_done(len(chosen))
-    return [found[i] for i in range(len(sources))]
+
+
+@dataclass(frozen=True)
+class _Rules:
+    """What :func:`beam_search` was asked for."""
+
+    begin: int
+    end: int
+    beam: int
+    alpha: float
+    n_best: int
+    never: tuple[int, ...]
 
 
 class _Sentence:
     """The hypotheses of one source: those that ended, best kept."""
 
-    def __init__(self, limit: int, beam: int, alpha: float, n_best: int) -> None:
-        self.limit, self.beam, self.alpha, self.n_best = limit, beam, alpha, n_best
+    def __init__(self, limit: int, rules: _Rules) -> None:
+        self.limit, self.beam, self.alpha, self.n_best = limit, rules.beam, rules.alpha, rules.n_best
         self.ended: list[Hypothesis] = []
         self.cut: list[Hypothesis] = []
 
@@ -128,24 +144,20 @@ class _Search:
         model: EncoderDecoder,
         sources: Sequence[Sequence[int]],
         limits: Sequence[int],
-        begin: int,
-        end: int,
-        beam: int,
-        alpha: float,
-        n_best: int,
-        never: Sequence[int],
+        rules: _Rules,
     ) -> None:
-        self.model, self.end, self.beam, self.never = model, end, beam, list(never)
+        self.model, self.end, self.beam, self.never = model, rules.end, rules.beam, list(rules.never)
         self.device = model.head.weight.device
-        self.sentences = [_Sentence(limit, beam, alpha, n_best) for limit in limits]
+        self.sentences = [_Sentence(limit, rules) for limit in limits]
         width = max(map(len, sources))
         padded = [[*source, *[model.arch.pad] * (width - len(source))] for source in sources]
         self.memory: Memory = model.encode(torch.tensor(padded, device=self.device))
-        self.memory.keep(torch.arange(len(sources), device=self.device).repeat_interleave(beam))
+        self.memory.keep(torch.arange(len(sources), device=self.device).repeat_interleave(self.beam))
         self.going = list(range(len(sources)))
-        self.ids = torch.full((len(sources), beam, 1), begin, dtype=torch.int64, device=self.device)
+        shape = (len(sources), self.beam)
+        self.ids = torch.full((*shape, 1), rules.begin, dtype=torch.int64, device=self.device)
         # At first all beginnings of a source are the same: only one of them counts.
-        self.logprobs = torch.full((len(sources), beam), float("-inf"), dtype=torch.float64, device=self.device)
+        self.logprobs = torch.full(shape, float("-inf"), dtype=torch.float64, device=self.device)
         self.logprobs[:, 0] = 0.0
 
     def run(self) -> list[list[Hypothesis]]:

@@ -10,27 +10,36 @@ directories. Promises:
 * a checkpoint is imported with nothing ignored: what is not understood is refused by name, what is not needed is
   listed (`importing`, `source`);
 * stock tools load the Hugging Face export with no custom code: equal logits, equal token ids, equal chat ids
-  (`huggingface`); options that a layout lacks are worked into the weights where that is exact (`fold`), and an
-  architecture that no stock layout can express is refused plainly (`stock`);
+  (`huggingface`, `stock_tokenizer`); options that a layout lacks are worked into the weights where that is exact
+  (`fold`), and an architecture that no stock layout can express is refused plainly (`stock`);
 * llama.cpp loads the GGUF export: equal token ids, logits equal to rounding (`gguf`, `gguf_layouts`,
   `gguf_tokenizer`).
 """
 
-from groundup.interchange.gguf import export_gguf
+from groundup.interchange.card import Base
+from groundup.interchange.gguf import export_gguf, gguf_form
+from groundup.interchange.gguf_tokenizer import gguf_vocabulary
 from groundup.interchange.huggingface import export_hf
-from groundup.interchange.importing import ImportReport, import_checkpoint
-from groundup.interchange.source import checkpoint_files
-from groundup.interchange.stock import why_no_stock_layout
+from groundup.interchange.importing import ImportReport, import_checkpoint, source_architecture
+from groundup.interchange.source import LICENCES, MissingFiles, checkpoint_files
+from groundup.interchange.stock import stock_form, why_no_stock_layout
 from groundup.interchange.weights import load_architecture, load_model, save_model
 
 __all__ = [
+    "LICENCES",
+    "Base",
     "ImportReport",
+    "MissingFiles",
     "checkpoint_files",
     "export_gguf",
     "export_hf",
+    "gguf_form",
+    "gguf_vocabulary",
     "import_checkpoint",
     "load_architecture",
     "load_model",
     "save_model",
+    "source_architecture",
+    "stock_form",
     "why_no_stock_layout",
 ]

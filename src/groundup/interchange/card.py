@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
 from groundup.interchange.stock import StockForm
 from groundup.model import parameter_count
 
@@ -25,11 +29,28 @@ The tokenizer, its chat template and the stop tokens are those of the checkpoint
 """
 
 
-def model_card(name: str, form: StockForm, *, own: bool) -> str:
+@dataclass(frozen=True)
+class Base:
+    """The checkpoint of others that a model goes back to."""
+
+    family: str
+    """its layout's `model_type`"""
+    name: str
+    """its name on Hugging Face's hub where that is known, else its folder's"""
+    on_hub: bool
+    folder: Path
+    """where its licence is, if it brought one"""
+    tuned: bool
+    """whether the model was trained on from there"""
+
+
+def model_card(name: str, form: StockForm, *, own: bool, base: Base | None = None, licences: Sequence[str] = ()) -> str:
     """The text of README.md.
 
     Args:
         own: whether the tokenizer is this package's, with its chat format.
+        base: the checkpoint that the model goes back to; None where it was built here.
+        licences: files of the base that lie beside the card.
     """
     arch = form.arch
     count = parameter_count(arch)
@@ -41,14 +62,16 @@ def model_card(name: str, form: StockForm, *, own: bool) -> str:
         notes += (
             f"\nThe {len(form.dropped)} tensors that predict further tokens in training are not part of this export.\n"
         )
+    # The hub reads this as "made of": a model that nobody has trained on is the base itself.
+    made_of = f"base_model: {base.name}\n" if base is not None and base.on_hub and base.tuned else ""
     return f"""\
 ---
 library_name: transformers
 pipeline_tag: text-generation
----
+{made_of}---
 # {name}
 
-A language model built from the ground up with groundup, in the `{form.layout.class_name}` layout.
+{_origin(base)}, in the `{form.layout.class_name}` layout.
 
 | | |
 |---|---|
@@ -68,5 +91,25 @@ print(tokenizer.decode(output[0, inputs["input_ids"].shape[1]:], skip_special_to
 ```
 
 {notes}
-What the model was trained on, and how well it answers, is in the run directory that it comes from.
+{_more(base, licences)}
 """
+
+
+def _origin(base: Base | None) -> str:
+    """What the model is, as far as the comma before its layout."""
+    if base is None:
+        return "A language model built from the ground up with groundup"
+    checkpoint = f"checkpoint `{base.name}` (family `{base.family}`)"
+    if base.tuned:
+        return f"A language model trained further with groundup from the {checkpoint}"
+    return f"The {checkpoint}, imported by groundup and written out again with no training in between"
+
+
+def _more(base: Base | None, licences: Sequence[str]) -> str:
+    """Where the rest of what a reader should know is found."""
+    here = "What the model was trained on, and how well it answers, is in the run directory that it comes from."
+    if base is not None:
+        here = "What the checkpoint was trained on, and what it may be used for, its makers say."
+        if base.tuned:
+            here += " What it has learned since, and how well it answers, is in the run directory that it comes from."
+    return here + (f" The checkpoint brought {', '.join(licences)}, which lie beside this file." if licences else "")

@@ -166,11 +166,16 @@ def _size_label(arch: Architecture) -> str:
 
 
 def _write_vocabulary(writer: gguf.GGUFWriter, vocabulary: GgufVocabulary) -> None:
-    writer.add_tokenizer_model("gpt2")  # byte-level BPE
-    writer.add_tokenizer_pre(vocabulary.pre)
+    writer.add_tokenizer_model(vocabulary.model)
+    if vocabulary.pre is not None:
+        writer.add_tokenizer_pre(vocabulary.pre)
     writer.add_token_list(vocabulary.tokens)
     writer.add_token_types(vocabulary.types)
-    writer.add_token_merges(vocabulary.merges)
+    if vocabulary.model == "llama":
+        writer.add_token_scores(vocabulary.scores)
+        writer.add_add_space_prefix(False)
+    else:
+        writer.add_token_merges(vocabulary.merges)
     for role, number in vocabulary.ids.items():
         writer.add_uint32(f"tokenizer.ggml.{'padding' if role == 'pad' else role}_token_id", number)
     writer.add_add_bos_token(False)

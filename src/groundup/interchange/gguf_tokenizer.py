@@ -17,6 +17,7 @@ from tokenizers import models
 
 from groundup.run import UserError
 from groundup.tokenizer import Tokenizer, chat_template
+from groundup.tokenizer.alphabet import BYTE
 from groundup.tokenizer.patterns import SPLIT_PATTERNS
 from groundup.tokenizer.special import END, ENDOFTEXT, PAD
 
@@ -48,10 +49,15 @@ combining marks, so that ids differ in nearly every line of Hindi, Tamil or Thai
 class GgufVocabulary:
     """The keys ``tokenizer.*`` of a file."""
 
-    pre: str
+    model: str
+    """gpt2 for byte-level BPE, llama for SentencePiece's"""
+    pre: str | None
     tokens: list[str]
     types: list[TokenType]
     merges: list[str]
+    """of byte-level BPE"""
+    scores: list[float]
+    """of SentencePiece's: of two pairs that could be merged, the one that makes the token of the higher score is"""
     ids: dict[str, int]
     """role → id: bos, eos, eot, pad"""
     chat_template: str
@@ -66,8 +72,7 @@ def gguf_vocabulary(tokenizer: Tokenizer, rows: int) -> GgufVocabulary:
     Raises UserError for a tokenizer whose ids llama.cpp would not make, with what stands in the way.
     """
     description = json.loads(tokenizer.json)
-    model = description["model"]
-    merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"]]
+    merges = [tuple(pair.split(" ") if isinstance(pair, str) else pair) for pair in description["model"]["merges"]]
     tokens, types = _tokens(description, tokenizer.vocabulary_size)
     for number in range(len(tokens), rows):
         tokens.append(f"<|no_token_{number}|>")
@@ -76,11 +81,16 @@ def gguf_vocabulary(tokenizer: Tokenizer, rows: int) -> GgufVocabulary:
         twice = next(token for token in tokens if tokens.count(token) > 1)
         raise UserError(f"two tokens of a GGUF file would be spelled {twice!r}", where="tokenizer.json")
     roles = {"bos": ENDOFTEXT, "eos": END, "eot": END, "pad": PAD}
+    pieces = tokenizer.sentencepiece
+    if pieces:
+        types = [TokenType.BYTE if BYTE.fullmatch(token) else kind for token, kind in zip(tokens, types, strict=True)]
     return GgufVocabulary(
-        pre=_splitting(description).name,
+        model="llama" if pieces else "gpt2",
+        pre=None if pieces else _splitting(description).name,
         tokens=tokens,
         types=types,
-        merges=merges,
+        merges=[] if pieces else [" ".join(pair) for pair in merges],
+        scores=_scores(tokens, merges) if pieces else [],
         ids={role: tokenizer.special_id(token) for role, token in roles.items()},
         chat_template=chat_template(learned_marks=False),
     )
@@ -102,6 +112,18 @@ def _tokens(description: dict[str, Any], count: int) -> tuple[list[str], list[To
                 where="tokenizer.json",
             )
     return tokens, types
+
+
+def _scores(tokens: Sequence[str], merges: Sequence[tuple[str, ...]]) -> list[float]:
+    """The order of the merges as scores of what they make: llama.cpp merges whatever makes a token, the highest first.
+
+    So its ids are ours unless two pairs of one token stand apart in the order, which SentencePiece never writes. Exact
+    in float32 for 2^24 merges.
+    """
+    ranks: dict[str, int] = {}
+    for rank, pair in enumerate(merges):
+        ranks.setdefault("".join(pair), rank)
+    return [-float(ranks.get(token, 0)) for token in tokens]
 
 
 def _splitting(description: dict[str, Any]) -> Splitting:

@@ -86,6 +86,16 @@ def import_checkpoint(source: Path, out: Path) -> ImportReport:
     )
 
 
+def source_architecture(source: Path) -> tuple[str, Architecture]:
+    """Family and architecture of a checkpoint directory, as its config.json has them; the weights are not looked at.
+
+    Raises MissingFiles where there is no config.json, UserError for a family or an option that has no part here.
+    """
+    path = Path(source) / CONFIG
+    layout, settings = open_config(read_settings(path), str(path))
+    return layout.model_type, read_architecture(layout, settings)
+
+
 def read_architecture(layout: Layout, settings: Settings) -> Architecture:
     """Our architecture of a config.json. Raises UserError for what it cannot say or we have no part for."""
     try:
@@ -143,11 +153,12 @@ def _embedding(made: Sequence[Made]) -> str:
 
 
 def _equal(files: TensorFiles, first: str, second: str) -> bool:
-    shapes = (files.entries[first].shape, files.entries[second].shape)
-    spans = [slice(row, row + 1024) for row in range(0, shapes[0][0], 1024)]
-    return shapes[0] == shapes[1] and all(
-        torch.equal(files.read(first, (span,)), files.read(second, (span,))) for span in spans
-    )
+    """Whether two tables are the same, read some rows at a time."""
+    shape = files.entries[first].shape
+    if not shape or shape != files.entries[second].shape:
+        return False
+    spans = [slice(row, row + 1024) for row in range(0, shape[0], 1024)]
+    return all(torch.equal(files.read(first, (span,)), files.read(second, (span,))) for span in spans)
 
 
 def _check_shapes(

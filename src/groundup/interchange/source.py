@@ -12,17 +12,23 @@ from groundup.run import UserError, read_json
 
 CONFIG = "config.json"
 GENERATION = "generation_config.json"
+LICENCES = ("LICENSE*", "LICENCE*", "NOTICE*")
+"""Patterns of the files that say what may be done with a checkpoint."""
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 _SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.safetensors")
 _NATIVE = ("consolidated", "adapter_")
 """Beginnings of the names of files with other layouts than config.json's, which may lie beside them."""
 
 
+class MissingFiles(UserError):
+    """Files of a checkpoint are not there, or not any more; of those that are, nothing is said."""
+
+
 def checkpoint_files(source: Path) -> list[Path]:
     """Every file of a checkpoint directory that an import reads: config.json, generation_config.json and the index
     where there are any, and the weights.
 
-    Raises UserError as :func:`open_checkpoint` does.
+    Raises MissingFiles where some are not there, and UserError as :func:`open_checkpoint` does.
     """
     source = Path(source)
     read_settings(source / CONFIG)
@@ -55,11 +61,11 @@ def open_checkpoint(source: Path) -> TensorFiles:
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """The object in a JSON file. Raises UserError."""
+    """The object in a JSON file. Raises MissingFiles where there is none, UserError for another content."""
     try:
         content = read_json(path)
     except FileNotFoundError as error:
-        raise UserError(f"no {path.name}", where=str(path.parent), expected="a Hugging Face checkpoint") from error
+        raise MissingFiles(f"no {path.name}", where=str(path.parent), expected="a Hugging Face checkpoint") from error
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path.name} is no JSON: {error}", where=str(path)) from error
     if not isinstance(content, dict):
@@ -110,7 +116,7 @@ def _check_present(source: Path, tensors: Counter[str], files: list[str]) -> Non
     missing = [file for file in files if not (source / file).is_file()]
     if missing:
         lines = "\n    ".join(f"{file}{f', {tensors[file]} tensors' if tensors[file] > 1 else ''}" for file in missing)
-        raise UserError(
+        raise MissingFiles(
             f"{len(missing)} of {len(files)} weight files are missing:\n    {lines}",
             where=str(source),
             mend="fetch them; a download may have ended early",
@@ -123,11 +129,11 @@ _CONVERT = (
 )
 
 
-def no_weights(directory: Path) -> UserError:
+def no_weights(directory: Path) -> MissingFiles:
     """The error for a directory without weights; it says so where there is a pickle, which could run code."""
     pickles = sorted(file.name for file in directory.glob("*") if file.suffix in PICKLES)
     if pickles:
-        return UserError(
+        return MissingFiles(
             f"{', '.join(pickles)}: weights in a pickle are refused, because loading one can run any code",
             where=str(directory),
             expected=WEIGHTS,
@@ -135,4 +141,4 @@ def no_weights(directory: Path) -> UserError:
         )
     others = sorted(file.name for file in directory.glob("*.safetensors"))
     beside = f"; {', '.join(others)} are of another layout" if others else ""
-    return UserError(f"no {WEIGHTS}{beside}", where=str(directory))
+    return MissingFiles(f"no {WEIGHTS}{beside}", where=str(directory))

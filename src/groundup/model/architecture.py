@@ -7,10 +7,28 @@ from typing import Any, Self
 from pydantic import Field
 
 from groundup.recipe import ModelSection
-from groundup.recipe.model import ModelShape
+from groundup.recipe.base import Section
+from groundup.recipe.model import ModelShape, RopeScaling
 
 
-class Architecture(ModelShape):
+class Record(Section):
+    """A shape that travels with the weights, in config.json, and is changed by copies."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-able record; :meth:`from_dict` reads it back."""
+        return self.model_dump(mode="json")
+
+    @classmethod
+    def from_dict(cls, record: dict[str, Any]) -> Self:
+        """Read the record of :meth:`to_dict`."""
+        return cls.model_validate(record)
+
+    def replace(self, **changes: Any) -> Self:
+        """The same but for these fields, checked anew."""
+        return self.from_dict({**self.model_dump(), **changes})
+
+
+class Architecture(ModelShape, Record):
     """All that is needed to build a model: a recipe's [model] and the tokenizer's size. It travels with the weights,
     in config.json. Immutable, and equal records are interchangeable (hashable).
 
@@ -26,19 +44,6 @@ class Architecture(ModelShape):
         """The architecture that a recipe's [model] section describes, for a tokenizer of this size."""
         return cls.from_dict({**section.model_dump(exclude={"preset"}), "vocabulary_size": vocabulary_size})
 
-    def to_dict(self) -> dict[str, Any]:
-        """A JSON-able record; :meth:`from_dict` reads it back."""
-        return self.model_dump(mode="json")
-
-    @classmethod
-    def from_dict(cls, record: dict[str, Any]) -> Self:
-        """Read the record of :meth:`to_dict`."""
-        return cls.model_validate(record)
-
-    def replace(self, **changes: Any) -> Self:
-        """The same but for these fields, checked anew."""
-        return self.from_dict({**self.model_dump(), **changes})
-
     @property
     def key_dim(self) -> int:
         """Width of one query or key head in channels, the part that turns included."""
@@ -53,6 +58,12 @@ class Architecture(ModelShape):
     def rotary_dim(self) -> int:
         """Channels of a head that turn with the position."""
         return self.latent.rotary_dim if self.latent else self.resolved_head_dim
+
+    def rope(self, windowed: bool) -> tuple[float, RopeScaling | None]:
+        """Base of the frequencies of rotary positions, and their stretching, in layers with or without a window."""
+        if windowed and self.local_rope_theta is not None:
+            return self.local_rope_theta, None
+        return self.rope_theta, self.rope_scaling
 
     def has_experts(self, layer: int) -> bool:
         """Whether a layer, counted from 0, is a mixture of experts."""

@@ -84,9 +84,8 @@ def make_context(
     rotaries = {}
     if arch.positions == "rotary":
         for windowed in kinds:
-            local = arch.local_rope_theta if windowed else None
-            scaling = None if local else arch.rope_scaling
-            rotaries[windowed] = rotary_table(positions, arch.rotary_dim, local or arch.rope_theta, scaling)
+            theta, scaling = arch.rope(windowed)
+            rotaries[windowed] = rotary_table(positions, arch.rotary_dim, theta, scaling, gained=arch.latent is None)
     sights = {kind: _sight(arch, kind, mask, positions, key_positions, cache, kernel) for kind in kinds}
     slopes = None
     if arch.positions == "alibi":
@@ -105,6 +104,8 @@ def _sight(
 ) -> Sight:
     """What the layers with (or without) a window see."""
     window = arch.window if windowed else None
+    if isinstance(mask, PackedMask) and key_positions.shape[1] != positions.shape[1]:
+        raise ValueError("packed documents don't say who sees what is in the cache: give a mask [B, 1, T, S]")
     # Packed rows alone have few lengths; FlexAttention is compiled anew for each.
     fused = kernel is attend and cache is None and isinstance(mask, PackedMask) and not arch.dropout
     if fused and isinstance(mask, PackedMask) and flex_wins(positions, softcap=arch.attention_softcap is not None):

@@ -7,19 +7,19 @@ decoder-only models: ``attend.py``, ``feed_forward.py`` with ReLU, ``norm.py``, 
 from __future__ import annotations
 
 import math
-from typing import Any, Self
+from typing import Self
 
 import torch
 import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from groundup.model.architecture import Architecture
+from groundup.model.architecture import Architecture, Record
 from groundup.model.attend import PLAIN, attend
 from groundup.model.feed_forward import FeedForward
 from groundup.model.layers import Embedding, Linear
 from groundup.model.losses import IGNORE, Head, head_logits
-from groundup.model.masks import Sight
+from groundup.model.masks import Sight, causal_mask
 from groundup.model.norm import make_norm
 from groundup.model.positions import sinusoidal_table
 from groundup.recipe.seq2seq import EncoderDecoderShape
@@ -28,7 +28,7 @@ KeysValues = tuple[Tensor, Tensor]
 """Keys and values by heads, each [B, H, S, d]."""
 
 
-class EncoderDecoderArchitecture(EncoderDecoderShape):
+class EncoderDecoderArchitecture(EncoderDecoderShape, Record):
     """All that is needed to build the model: a recipe's shape and the sizes of its vocabularies.
 
     Raises:
@@ -52,22 +52,15 @@ class EncoderDecoderArchitecture(EncoderDecoderShape):
     def from_section(cls, shape: EncoderDecoderShape, source_vocabulary: int, target_vocabulary: int) -> Self:
         """The architecture of a recipe's shape, for vocabularies of these sizes."""
         sizes = {"source_vocabulary": source_vocabulary, "target_vocabulary": target_vocabulary}
-        return cls.model_validate(shape.model_dump() | sizes)
-
-    def to_dict(self) -> dict[str, Any]:
-        """A JSON-able record; ``model_validate`` reads it back."""
-        return self.model_dump(mode="json")
+        return cls.from_dict(shape.model_dump() | sizes)
 
     def parts(self) -> Architecture:
         """The same as the decoder-only models' parts know it: LayerNorm, ReLU, biases in the feed-forward layer."""
+        same = {"layers", "hidden_size", "heads", "intermediate_size", "context_length"}
         return Architecture(
+            **self.model_dump(include=same),
             vocabulary_size=self.target_vocabulary,
-            layers=self.layers,
-            hidden_size=self.hidden_size,
-            heads=self.heads,
             kv_heads=self.heads,
-            intermediate_size=self.intermediate_size,
-            context_length=self.context_length,
             positions="sinusoidal",
             qk_norm="none",
             biases="all",
@@ -266,7 +259,7 @@ class EncoderDecoder(nn.Module):
         """Hidden states [B, T, D] of the next places [B, T] of the target; ``memory`` then knows these too."""
         begin, count = memory.length, target.shape[1]
         x = self._embed(target, self.embed_target, begin)
-        causal = torch.ones(count, begin + count, dtype=torch.bool, device=target.device).tril(begin)
+        causal = causal_mask(count, begin + count, target.device)
         for layer, block in enumerate(self.decoder.blocks()):
             own = memory.extend(layer, block.self_attn.remember(x, x))
             x = block(x, own, causal, memory.source[layer], memory.seen)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterator
 
@@ -42,13 +43,14 @@ def fresh_model(arch: Architecture, seed: int, device: str | torch.device = "cpu
 
 @torch.no_grad()
 def initialise(model: Transformer, seed: int) -> None:
-    """Fill the weights in place from a seed, in the order of their names.
+    """Fill the weights in place, each from the seed and its name: what two architectures share begins the same.
 
     - Embeddings and a head of its own: normal, ``initializer_range`` (0.02 is GPT-2's).
     - Matrices: normal, fan-in^-0.5, so that what comes in at unit variance goes out so (LeCun et al. 1998, "Efficient
       BackProp", section 4.6).
     - The two of a block that write into the residual stream: 0, so that it begins as the identity (Zhang et al. 2019,
       arXiv 1901.09321); with ``residual_start = "scaled"`` normal, fan-in^-0.5 / sqrt(2 · layers) (GPT-2, section 2.3).
+      Where a norm stands behind them, it begins at 0 in their stead: the norm of anything small is large.
     - Routers: normal, (0.1 / fan-in)^0.5, so that experts begin evenly used (Fedus et al. 2021, arXiv 2101.03961,
       section 2.4).
     - Value embeddings: normal, hidden_size^-0.5; their gates 0, which lets all through (after nanochat).
@@ -57,23 +59,35 @@ def initialise(model: Transformer, seed: int) -> None:
     Where the architecture says so, attention then begins as :func:`lookup_attention`.
     """
     model.model.fill_tables()
-    generator = torch.Generator().manual_seed(seed)
-    norms = {id(w) for m in model.modules() if isinstance(m, RMSNorm) and m.offset for w in m.parameters()}
-    for name, weight in sorted(model.named_parameters()):
-        if id(weight) in norms or name.endswith(ZERO):
+    offsets = {id(w) for m in model.modules() if isinstance(m, RMSNorm) and m.offset for w in m.parameters()}
+    closed = CLOSING if _closes(model.arch) else ()
+    for name, weight in model.named_parameters():
+        if name.endswith(ZERO):
             weight.zero_()
         elif weight.ndim == 1:
-            weight.fill_(1.0)
+            weight.fill_((0.0 if name.endswith(closed) else 1.0) - (1.0 if id(weight) in offsets else 0.0))
         elif (std := _deviation(name, weight, model.arch)) == 0.0:
             weight.zero_()
         else:
-            weight.copy_(torch.randn(weight.shape, generator=generator) * std)
+            weight.copy_(torch.randn(weight.shape, generator=_generator(seed, name)) * std)
     if model.arch.attention_start == "lookup":
-        lookup_attention(model, generator)
+        lookup_attention(model, _generator(seed, "lookup"))
 
 
 ZERO = (".bias", ".sinks", ".x0_scale", ".value_gate.weight", ".embed_bigrams.weight")
 """Endings of the names of what begins at zero in every architecture."""
+CLOSING = ("post_attention_layernorm.weight", "post_feedforward_layernorm.weight")
+"""Endings of the names of norms behind attention and feed-forward, where the placement has them there."""
+
+
+def _closes(arch: Architecture) -> bool:
+    """Whether norms keep the residual stream closed at first, and not the matrices before them."""
+    return arch.residual_start == "zero" and arch.norm_placement in ("sandwich", "output")
+
+
+def _generator(seed: int, name: str) -> torch.Generator:
+    digest = hashlib.sha256(f"{seed} {name}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8]) >> 1)
 
 
 def _deviation(name: str, weight: Tensor, arch: Architecture) -> float:
@@ -86,7 +100,7 @@ def _deviation(name: str, weight: Tensor, arch: Architecture) -> float:
     if name.endswith(".mlp.gate.weight"):
         return math.sqrt(0.1 / fan_in)
     if name.endswith(("o_proj.weight", "down_proj.weight", "experts.down_proj")):
-        return 0.0 if arch.residual_start == "zero" else (fan_in * 2 * arch.layers) ** -0.5
+        return 0.0 if arch.residual_start == "zero" and not _closes(arch) else (fan_in * 2 * arch.layers) ** -0.5
     return float(fan_in**-0.5)
 
 

@@ -10,7 +10,7 @@ from groundup.model.context import ForwardContext
 from groundup.model.layers import Linear
 from groundup.model.masks import Scoring
 from groundup.model.norm import make_norm
-from groundup.model.positions import rotate
+from groundup.model.positions import attention_gain, rotate
 
 
 class LatentAttention(nn.Module):
@@ -41,7 +41,9 @@ class LatentAttention(nn.Module):
         self.kv_b_proj = Linear(latent.kv_rank, heads * (self.plain_dim + self.value_dim), bias=False)
         self.o_proj = Linear(heads * self.value_dim, d, bias=False)
         self.sinks = nn.Parameter(torch.zeros(heads)) if arch.attention_sinks else None
-        self.scale = arch.attention_scale or arch.key_dim**-0.5
+        # Not all channels turn, and YaRN sharpens the whole score: so its gain is here and not in the rotation.
+        gain = attention_gain(arch.rope(self.windowed)[1])
+        self.scale = (arch.attention_scale or arch.key_dim**-0.5) * gain**2
         self.softcap, self.dropout = arch.attention_softcap, arch.dropout
 
     def forward(self, x: Tensor, context: ForwardContext, extra: Tensor | None = None) -> Tensor:

@@ -9,6 +9,12 @@ import torch
 from torch import Tensor
 
 
+def causal_mask(queries: int, keys: int, device: torch.device) -> Tensor:
+    """bool [T, S], true where query row may look at key column: the queries are the last T of S places, and each
+    sees itself and all before it."""
+    return torch.ones(queries, keys, dtype=torch.bool, device=device).tril(keys - queries)
+
+
 def document_mask(documents: Tensor, branches: Tensor | None = None) -> Tensor:
     """Which key each query of a packed row may see: earlier or the same place, of the same document.
 
@@ -24,8 +30,7 @@ def document_mask(documents: Tensor, branches: Tensor | None = None) -> Tensor:
     if branches is not None:
         same = same & ((branches[:, None, :] == 0) | (branches[:, None, :] == branches[:, :, None]))
     length = documents.shape[1]
-    causal = torch.ones(length, length, dtype=torch.bool, device=documents.device).tril()
-    return (same & causal)[:, None]
+    return (same & causal_mask(length, length, documents.device))[:, None]
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,7 @@ class PackedMask:
 
 
 Mask = Tensor | PackedMask | None
-"""bool [B, 1, T, S], or packed documents, or None: causal over the row."""
+"""bool [B, 1, T, S], or packed documents, or None: each place sees itself and all before it."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +55,7 @@ class Sight:
     """What the queries of one layer see."""
 
     mask: Tensor | None
-    """bool, broadcastable to [B, H, T, S], true where a query sees a key; None is causal (T == S)"""
+    """bool, broadcastable to [B, H, T, S], true where a query sees a key; None is :func:`causal_mask`"""
     distance: Tensor | None = None
     """[B, 1, T, S] float32, positions from key to query: what ALiBi's slopes multiply"""
     blocks: Any = None
@@ -81,7 +86,7 @@ def see(mask: Tensor | None, positions: Tensor, key_positions: Tensor, window: i
     A window counts positions, not columns: the branches of a document stand beside each other in a row.
 
     Args:
-        mask: bool [B, 1, T, S] or None for causal.
+        mask: bool [B, 1, T, S] or None for :func:`causal_mask`.
         positions: [B or 1, T] of the queries; key_positions: [B or 1, S] of the keys.
         window: how many positions a query sees back, itself included; None is all.
         distances: whether they are needed.
@@ -92,7 +97,6 @@ def see(mask: Tensor | None, positions: Tensor, key_positions: Tensor, window: i
     if window is not None:
         near = back < window
         if mask is None:
-            length = positions.shape[1]
-            near = near & torch.ones(length, length, dtype=torch.bool, device=positions.device).tril()
-        mask = near if mask is None else mask & near
+            mask = causal_mask(positions.shape[1], key_positions.shape[1], positions.device)
+        mask = mask & near
     return Sight(mask, back.float() if distances else None)

@@ -14,7 +14,9 @@ Rotary = tuple[Tensor, Tensor]
 """Cosines and sines, each [B, 1, T, width]."""
 
 
-def rotary_table(positions: Tensor, width: int, theta: float, scaling: RopeScaling | None = None) -> Rotary:
+def rotary_table(
+    positions: Tensor, width: int, theta: float, scaling: RopeScaling | None = None, *, gained: bool = True
+) -> Rotary:
     """Cosines and sines of the rotary embedding (Su et al. 2021, arXiv 2104.09864, eq. 34), half-split form.
 
     Args:
@@ -22,6 +24,7 @@ def rotary_table(positions: Tensor, width: int, theta: float, scaling: RopeScali
         width: channels that turn, even.
         theta: base of the geometric series of frequencies.
         scaling: how the frequencies are stretched.
+        gained: whether what turns is also multiplied by :func:`attention_gain`.
 
     Returns:
         cos and sin, each [B, 1, T, width] float32 (one entry for each of the pair (i, i + width / 2)).
@@ -30,7 +33,7 @@ def rotary_table(positions: Tensor, width: int, theta: float, scaling: RopeScali
     frequencies, gain = stretched(1.0 / theta**exponents, theta, scaling)
     angles = positions.float()[..., None] * frequencies  # [B, T, width / 2]
     angles = torch.cat((angles, angles), dim=-1)[:, None]
-    if gain == 1.0:
+    if gain == 1.0 or not gained:
         return angles.cos(), angles.sin()
     return angles.cos() * gain, angles.sin() * gain
 
@@ -63,8 +66,15 @@ def stretched(frequencies: Tensor, theta: float, scaling: RopeScaling | None) ->
     last = min(math.ceil(pair(scaling.beta_slow)), width - 1)
     number = torch.arange(width // 2, dtype=torch.float32, device=frequencies.device)
     share = ((number - first) / max(last - first, 0.001)).clamp(0, 1)
-    gain = scaling.attention_factor
-    return share * slowed + (1 - share) * frequencies, 0.1 * math.log(scaling.factor) + 1 if gain is None else gain
+    return share * slowed + (1 - share) * frequencies, attention_gain(scaling)
+
+
+def attention_gain(scaling: RopeScaling | None) -> float:
+    """What YaRN multiplies queries and keys by, and so the root of what it multiplies scores by: 0.1 ln s + 1 (Peng et
+    al. 2023, section 3.4), or the number given. Of other kinds it is 1."""
+    if scaling is None or scaling.kind != "yarn":
+        return 1.0
+    return 0.1 * math.log(scaling.factor) + 1 if scaling.attention_factor is None else scaling.attention_factor
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

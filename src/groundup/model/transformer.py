@@ -129,8 +129,9 @@ class Transformer(nn.Module):
         Args:
             ids: [B, T] int64 token ids.
             positions: [B, T] int64 places in each token's own document; None counts from 0.
-            mask: packed documents, or bool [B, 1, T, S], true where a query may see a key; None = causal over the row.
-            cache: earlier tokens; ``mask`` then spans all S of them.
+            mask: packed documents, or bool [B, 1, T, S], true where a query may see a key; None = each place sees
+                itself and all before it, those in the cache included.
+            cache: earlier tokens; ``mask`` then spans all S, the new ones included.
             routings: a list to which each mixture of experts adds where it sent the tokens: what its losses need.
 
         Returns:

@@ -33,7 +33,10 @@ class RopeScaling(Section):
     beta_fast: float = Field(default=32.0, gt=0, description="yarn: pairs that turn more often than this stay.")
     beta_slow: float = Field(default=1.0, gt=0, description="yarn: pairs that turn less often are stretched wholly.")
     attention_factor: float | None = Field(
-        default=None, gt=0, description="yarn: multiplies queries and keys; absent means 0.1 ln(factor) + 1."
+        default=None,
+        gt=0,
+        description="yarn: multiplies queries and keys, and so all scores by its square; absent means "
+        "0.1 ln(factor) + 1.",
     )
 
     @model_validator(mode="after")
@@ -203,7 +206,7 @@ class ModelShape(Section):
     residual_start: Literal["zero", "scaled"] = Field(
         default="zero",
         description="How matrices that write into the residual stream begin: at zero, or at random, smaller the more "
-        "layers there are (GPT-2).",
+        "layers there are (GPT-2). With norms behind them (`sandwich`, `output`) these begin at zero instead.",
     )
     attention_start: Literal["zero", "lookup"] = Field(
         default="zero",
@@ -242,10 +245,15 @@ class ModelShape(Section):
         rotary = self.positions == "rotary"
         lookup = rotary and self.qk_norm == "head" and self.latent is None
         plain = self.biases == "none" and self.residual_start == "zero" and self.norm_gains and not self.norm_offset
+        plain = plain and self.norm_placement == "pre"
         checks = (
             (rotary or self.rope_scaling is None, 'rope_scaling needs positions = "rotary"'),
             (rotary or self.local_rope_theta is None, 'local_rope_theta needs positions = "rotary"'),
             (self.norm_gains or not self.norm_offset, "norm_offset without norm_gains"),
+            (
+                self.norm_gains or self.residual_start == "scaled" or self.norm_placement not in ("sandwich", "output"),
+                'norms behind attention and feed-forward begin at 0: norm_gains = true, or residual_start = "scaled"',
+            ),
             (self.norm == "rms" or not self.norm_offset, 'norm_offset needs norm = "rms"'),
             (self.window is not None or "L" not in self.window_pattern, "window_pattern without window"),
             (self.window is not None or self.local_rope_theta is None, "local_rope_theta without window"),
@@ -261,7 +269,7 @@ class ModelShape(Section):
             (
                 self.attention_start == "zero" or (lookup and plain and self.resolved_head_dim <= self.hidden_size),
                 'attention_start = "lookup" needs positions = "rotary", qk_norm = "head", no biases, '
-                'residual_start = "zero" and head_dim <= hidden_size',
+                'norm_placement = "pre", residual_start = "zero" and head_dim <= hidden_size',
             ),
         )
         return [message for good, message in checks if not good]

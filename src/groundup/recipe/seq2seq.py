@@ -7,7 +7,14 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from groundup.recipe.base import Section
-from groundup.recipe.training import OptimizerTable, ScheduleTable, TrainSection
+from groundup.recipe.training import (
+    CooldownFraction,
+    OptimizerTable,
+    ScheduleKind,
+    ScheduleTable,
+    TrainSection,
+    WarmupFraction,
+)
 
 
 class EncoderDecoderShape(Section):
@@ -72,15 +79,11 @@ class InverseSqrtTable(ScheduleTable):
     """The schedule of section 5.3 of the paper. The paper warms up for 4 % of 100,000 steps; a short training of a
     post-norm model needs a larger share."""
 
-    kind: Literal["wsd", "inverse_sqrt"] = Field(
+    kind: ScheduleKind = Field(
         default="inverse_sqrt", description="As in every training section; here the paper's by default."
     )
-    warmup_fraction: float = Field(
-        default=0.2, ge=0, le=1, description="Share of the steps over which the rate rises from 0."
-    )
-    cooldown_fraction: float = Field(
-        default=0.0, ge=0, le=1, description="Share of the steps over which the rate falls at the end."
-    )
+    warmup_fraction: WarmupFraction = 0.2
+    cooldown_fraction: CooldownFraction = 0.0
 
 
 class Seq2SeqSection(TrainSection):
@@ -95,13 +98,20 @@ class Seq2SeqSection(TrainSection):
         default=0.02,
         gt=0,
         lt=1,
-        description="Share of the pairs of files kept for the test split `iid`, by a hash of the source. "
+        description="Share of the pairs of files kept for the test split `held_out`, by a hash of the source. "
         "`builtin:translation` brings test splits of its own.",
+    )
+    validation_fraction: float = Field(
+        default=0.01,
+        ge=0,
+        lt=1,
+        description="Share of the pairs of files kept for validation, by the same hash: 200 of them at most are "
+        "translated as training goes. They are in no test split. `builtin:translation` brings its own.",
     )
     test_data: tuple[str, ...] = Field(
         default=(),
         description="Further files of pairs, each a test split of its name; what of them is in the "
-        "training data is not tested.",
+        "training data is not tested. Nothing of it is validated with.",
     )
     unit: Literal["words", "characters", "bytes"] = Field(
         default="words",
@@ -134,6 +144,12 @@ class Seq2SeqSection(TrainSection):
         default=0.6, ge=0, description="Exponent of beam search's length penalty (Wu et al. 2016, eq. 14)."
     )
     tests: int = Field(default=1000, gt=0, description="Sentences translated at most in each test split.")
+
+    @model_validator(mode="after")
+    def _some_are_left(self) -> Seq2SeqSection:
+        if self.held_out_fraction + self.validation_fraction >= 1:
+            raise ValueError("held_out_fraction + validation_fraction leave nothing to learn from")
+        return self
 
     @model_validator(mode="after")
     def _paper_rate_fits(self) -> Seq2SeqSection:

@@ -12,7 +12,7 @@ SPECIAL_AND_BYTES = 7 + 256  # named special tokens, and one token a byte
 
 
 class TokenizerSection(Section):
-    """A byte-level BPE vocabulary, learned from the corpus or adopted, and the corpus as token shards."""
+    """A BPE vocabulary, learned from the corpus or adopted, and the corpus as token shards."""
 
     kind: Literal["tokenizer"] = Field(default="tokenizer", description="What the stage does.")
     vocabulary_size: int = Field(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -45,20 +45,24 @@ class OptimizerTable(Section):
         return self
 
 
+# What a table of one stage gives another default.
+ScheduleKind = Literal["wsd", "inverse_sqrt"]
+WarmupFraction = Annotated[float, Field(ge=0, le=1, description="Share of the steps over which the rate rises from 0.")]
+CooldownFraction = Annotated[
+    float, Field(ge=0, le=1, description="Share of the steps over which the rate falls at the end.")
+]
+
+
 class ScheduleTable(Section):
     """The learning rate rises, holds (or sinks slowly), and falls in a straight line."""
 
-    kind: Literal["wsd", "inverse_sqrt"] = Field(
+    kind: ScheduleKind = Field(
         default="wsd",
         description="Between warm-up and cool-down the rate stays (`wsd`: warm-up, stable, decay), or falls with the "
         "square root of the step (`inverse_sqrt`, Vaswani et al. 2017; with cooldown_fraction = 0 it is theirs).",
     )
-    warmup_fraction: float = Field(
-        default=0.02, ge=0, le=1, description="Share of the steps over which the rate rises from 0."
-    )
-    cooldown_fraction: float = Field(
-        default=0.5, ge=0, le=1, description="Share of the steps over which the rate falls at the end."
-    )
+    warmup_fraction: WarmupFraction = 0.02
+    cooldown_fraction: CooldownFraction = 0.5
     final_lr_fraction: float = Field(
         default=0.0, ge=0, le=1, description="The last learning rate as a share of the peak."
     )

@@ -6,7 +6,8 @@ answers are read from the simulator's state, never from its text. The room promi
 - the same seed gives the same bytes on any platform, and item ``i`` of a stream needs no other item;
 - the test splits are disjoint from training by construction: their stories, their held-out names and (colour, object)
   pairs, their greater length and their phrasings appear in no training stream;
-- sentence pairs to translate (``translation``), whose test sentences share their set of words with no training one;
+- sentence pairs to translate (``translation``), whose test sentences share their set of words with none to train on
+  or validate with;
 - a judge that reads the whole of an answer and accepts exactly one claim.
 """
 
@@ -23,7 +24,14 @@ from groundup.storyworld.questions import KINDS, UNKNOWN, Question, questions, u
 from groundup.storyworld.requests import Request, RequestVerdict, judge_request, requests
 from groundup.storyworld.streams import Preference, conversations, documents, preferences
 from groundup.storyworld.tales import TaleRequest, make_tale_request, tale_reward
-from groundup.storyworld.translation import TRANSLATION_SPLITS, SentencePair, translation_tests, translations
+from groundup.storyworld.translation import (
+    TRANSLATION_SPLITS,
+    SentencePair,
+    bag_of_words,
+    translation_tests,
+    translation_validation,
+    translations,
+)
 from groundup.storyworld.world import SPLITS, TRAINING_EVENTS
 
 __all__ = [
@@ -40,6 +48,7 @@ __all__ = [
     "RequestVerdict",
     "SentencePair",
     "TaleRequest",
+    "bag_of_words",
     "conversations",
     "copy_last",
     "documents",
@@ -55,6 +64,7 @@ __all__ = [
     "requests",
     "tale_reward",
     "translation_tests",
+    "translation_validation",
     "translations",
     "unknown_questions",
 ]

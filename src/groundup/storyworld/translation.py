@@ -10,8 +10,9 @@ cat sees the dog*. So nothing that sees only which words a sentence has can tran
   pronoun of a relative clause, and the verb of which it is the subject, end as its class and number demand;
 - relative clauses have orders of their own: object before verb, and verb before subject.
 
-Every sentence has one translation. Item ``i`` of a stream depends on (seed, stream, i) alone. Which sentences are held
-out is fixed by the words in them, whatever their order: no rearrangement of a test sentence is ever trained on.
+Every sentence has one translation. Item ``i`` of a stream depends on (seed, stream, i) alone. What a sentence is for
+(training, validation, tests) is fixed by the words in it, whatever their order: no rearrangement of a test sentence is
+ever trained on or validated with.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ TRANSLATION_SPLITS = ("iid", "unseen_combinations", "longer")
 LONGEST = 24
 """Words in a training sentence, end mark included; those of the split ``longer`` have more, up to MOST."""
 MOST = 40
-HELD_OUT = 10
-"""One set of words in so many is held out."""
+HELD_OUT, VALIDATED = 10, 4
+"""One set of words in so many is held out, and one in so many of these is for validation."""
 ARRANGEMENTS = 4
 """How many sentences of the same words a test split has at most."""
 
@@ -301,14 +302,18 @@ def rearranged(rng: random.Random, sentence: Sentence) -> Sentence:
     return moved
 
 
-def bag(source: str) -> str:
+def bag_of_words(source: str) -> str:
     """The words of a sentence in alphabetical order: what is left of it where order counts for nothing."""
     return " ".join(sorted(source.split()))
 
 
-def is_held_out(source: str) -> bool:
-    """Whether a sentence, and with it every other of the same words, is for tests only."""
-    return zlib.crc32(bag(source).encode()) % HELD_OUT == 0
+def purpose(source: str) -> str:
+    """What a sentence as in training, and with it every other of the same words, is for: `train`, `validation` or the
+    test split `iid`."""
+    share, rest = divmod(zlib.crc32(bag_of_words(source).encode()), HELD_OUT)
+    if rest:
+        return "train"
+    return "iid" if share % VALIDATED else "validation"
 
 
 def has_unseen_pairing(sentence: Sentence) -> bool:
@@ -317,7 +322,7 @@ def has_unseen_pairing(sentence: Sentence) -> bool:
 
 
 def _belongs(split: str, sentence: Sentence) -> bool:
-    """Whether a sentence is one of ``train`` or of a test split; no sentence belongs to two."""
+    """Whether a sentence is one of ``train``, ``validation`` or a test split; no sentence belongs to two."""
     source = english(sentence)
     length = len(source.split())
     if split == "longer":
@@ -326,7 +331,7 @@ def _belongs(split: str, sentence: Sentence) -> bool:
         return False
     if split == "unseen_combinations":
         return has_unseen_pairing(sentence)
-    return not has_unseen_pairing(sentence) and is_held_out(source) == (split == "iid")
+    return not has_unseen_pairing(sentence) and purpose(source) == split
 
 
 def _drawn(rng: random.Random, good: Callable[[Sentence], bool], depth: int) -> Sentence:
@@ -341,7 +346,7 @@ def make_translation(seed: int, index: int) -> SentencePair:
     rng = random.Random(f"{seed}/translation/{index}")
     sentence = _drawn(rng, lambda drawn: _belongs("train", drawn), 1)
     source = english(sentence)
-    return SentencePair(source, invented(sentence), bag(source))
+    return SentencePair(source, invented(sentence), bag_of_words(source))
 
 
 def translations(seed: int, count: int) -> Iterator[SentencePair]:
@@ -355,7 +360,7 @@ def translation_tests(seed: int, split: str, count: int) -> list[SentencePair]:
 
     Of each set of words there are up to ``ARRANGEMENTS`` sentences, whose translations all differ.
 
-    - ``iid``: drawn as for training, and of words that training has in no order;
+    - ``iid``: drawn as for training, of words that training and validation have in no order;
     - ``unseen_combinations``: an adjective with a noun that it never stands with in training;
     - ``longer``: longer than any sentence of training, with relative clauses inside relative clauses.
 
@@ -364,14 +369,24 @@ def translation_tests(seed: int, split: str, count: int) -> list[SentencePair]:
     """
     if split not in TRANSLATION_SPLITS:
         raise ValueError(f"no split {split!r} among {', '.join(TRANSLATION_SPLITS)}")
+    return _different(f"{seed}/translation/test/{split}", split, count)
+
+
+def translation_validation(seed: int, count: int) -> list[SentencePair]:
+    """``count`` different pairs to measure with while training and to choose settings by: as the test split ``iid``, of
+    other words."""
+    return _different(f"{seed}/translation/validation", "validation", count)
+
+
+def _different(stream: str, split: str, count: int) -> list[SentencePair]:
     found: dict[str, SentencePair] = {}
     number = 0
     while len(found) < count:
-        rng = random.Random(f"{seed}/translation/{split}/{number}")
+        rng = random.Random(f"{stream}/{number}")
         number += 1
         first = _drawn(rng, lambda drawn: _belongs(split, drawn), 2 if split == "longer" else 1)
         for sentence in [first, *(rearranged(rng, first) for _ in range(ARRANGEMENTS - 1))]:
             source = english(sentence)
             if len(found) < count and _belongs(split, sentence):
-                found.setdefault(source, SentencePair(source, invented(sentence), bag(source)))
+                found.setdefault(source, SentencePair(source, invented(sentence), bag_of_words(source)))
     return list(found.values())

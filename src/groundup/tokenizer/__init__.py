@@ -1,7 +1,8 @@
 """The tokenizer: documents and conversations become ids, and ids become the rows a model trains on.
 
-In comes a corpus directory; out go tokenizer.json (byte-level BPE in Hugging Face's format, `bpe`) and token
-shards (`shards`), from which `packing` and `loader` serve training. `chat` encodes conversations. Promises:
+In comes a corpus directory; out go tokenizer.json (byte-level BPE in Hugging Face's format, `bpe`, or somebody
+else's vocabulary, `adopt`) and token shards (`shards`), from which `packing` and `loader` serve training. `chat`
+encodes conversations. Promises:
 
 * text comes back exactly, and no text becomes a special token, whatever it spells (`tokenizer`);
 * a chat is built message by message, and the exported template gives the same ids (`chat`);

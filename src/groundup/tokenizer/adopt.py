@@ -1,4 +1,4 @@
-"""Taking over other people's vocabularies: GPT-2's files, tiktoken's, any byte-level tokenizer.json.
+"""Taking over other people's vocabularies: GPT-2's files, tiktoken's, any tokenizer.json that knows all bytes.
 
 All become a tokenizer.json in which every token keeps its id, and to which our special tokens are added at the end.
 What could not promise that every text comes back exactly is refused, with the part that stands in the way.
@@ -9,15 +9,17 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from groundup.run import UserError
+from groundup.run import UserError, log
 from groundup.tokenizer.alphabet import byte_of_character, character_of_byte
 from groundup.tokenizer.extend import extend, overlap
 from groundup.tokenizer.foreign import FLAGS, Vocabulary, check_ids, load_json, read_json_vocabulary, read_text_file
 from groundup.tokenizer.patterns import pattern_of
 from groundup.tokenizer.ranks import KNOWN, KnownRanks, merges_of, read_ranks
+from groundup.tokenizer.sentencepiece import is_sentencepiece, read_pieces
 from groundup.tokenizer.special import special_tokens
 from groundup.tokenizer.tokenizer import read_tokenizer
 
@@ -37,7 +39,8 @@ def adopt(path: Path, *, split_pattern: str | None = None, reserved: int = 9) ->
 
     Args:
         path: one of
-            - a tokenizer.json of byte-level BPE, or the directory that holds it;
+            - a tokenizer.json of byte-level BPE or of SentencePiece's BPE with bytes to fall back to (see
+              `sentencepiece`), or the directory that holds it;
             - a directory with GPT-2's encoder.json and vocab.bpe, or vocab.json and merges.txt;
             - a rank file of tiktoken (a line is a token in base64, a space and its rank): *.tiktoken, or Llama 3's
               tokenizer.model. The split pattern and the special tokens of r50k_base, p50k_base, cl100k_base,
@@ -54,21 +57,30 @@ def adopt(path: Path, *, split_pattern: str | None = None, reserved: int = 9) ->
     Special tokens of ours that the file has under the same spelling are used as they are. The others are added at
     the end. No text can give the id of a special token.
 
-    Raises UserError for files that are missing, broken or not byte-level BPE, and for those whose ids have gaps.
+    Raises UserError for files that are missing, broken or of another kind, and for those whose ids have gaps.
     """
-    path = _find(Path(path))
+    path, specials = _find(Path(path)), special_tokens(reserved)
+    text, present = _read(path, split_pattern, specials)
+    return Adopted(*extend(text, [token for token in specials if token not in present], special=True))
+
+
+def _read(path: Path, split_pattern: str | None, specials: Sequence[str]) -> tuple[str, AbstractSet[str]]:
+    """The tokenizer.json of a vocabulary without those of our special tokens that it lacks; and all its tokens."""
     if path.is_dir():
         vocabulary = _read_pair(path, split_pattern or "gpt2")
     elif path.suffix == ".json":
         if split_pattern is not None:
             raise UserError("a tokenizer.json has its own split pattern", where=str(path), mend="give no split pattern")
-        vocabulary = read_json_vocabulary(path)
+        file = load_json(path)
+        if is_sentencepiece(file.get("model")):
+            pieces = read_pieces(file, path, specials)
+            if pieces.prefixed:
+                log(f"{path} puts a space before every text; here it does not, so that texts come back exactly")
+            return pieces.json, pieces.present
+        vocabulary = read_json_vocabulary(file, path)
     else:
         vocabulary = _read_ranks(path, split_pattern)
-    specials = special_tokens(reserved)
-    text = _assemble(vocabulary, specials, str(path))
-    present = vocabulary.tokens.keys() | vocabulary.added.keys()
-    return Adopted(*extend(text, [token for token in specials if token not in present], special=True))
+    return _assemble(vocabulary, specials, str(path)), vocabulary.tokens.keys() | vocabulary.added.keys()
 
 
 def adopted_files(path: Path) -> list[Path]:

@@ -1,6 +1,14 @@
-"""The byte alphabet of tokenizer.json: a printable character for every byte, since JSON holds no bytes."""
+"""How tokens are spelled in a tokenizer.json, since JSON holds no bytes.
 
+Byte-level BPE has a printable character for every byte. SentencePiece's tokens are text, a space in it spelled "▁", or
+single bytes as <0x0A>.
+"""
+
+import re
 from functools import cache
+
+SPACE = "\u2581"
+BYTE = re.compile(r"<0x([0-9A-F]{2})>")
 
 
 @cache
@@ -19,3 +27,20 @@ def byte_of_character() -> dict[str, int]:
 def character_of_byte() -> dict[int, str]:
     """The same alphabet forwards: each byte → its printable stand-in."""
     return {byte: character for character, byte in byte_of_character().items()}
+
+
+def bytes_of_level(token: str) -> bytes:
+    """The bytes of a token of byte-level BPE. Raises KeyError for a character that stands for no byte."""
+    table = byte_of_character()
+    return bytes(table[character] for character in token)
+
+
+def bytes_of_piece(token: str) -> bytes:
+    """The bytes of a token of SentencePiece's."""
+    single = BYTE.fullmatch(token)
+    return bytes([int(single[1], 16)]) if single else token.replace(SPACE, " ").encode()
+
+
+def piece_of_byte(byte: int) -> str:
+    """The token of SentencePiece's that stands for a byte alone."""
+    return f"<0x{byte:02X}>"

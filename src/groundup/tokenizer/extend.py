@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from tokenizers import AddedToken
 
 from groundup.run import UserError
-from groundup.tokenizer.alphabet import byte_of_character
+from groundup.tokenizer.alphabet import SPACE, byte_of_character
 from groundup.tokenizer.tokenizer import read_tokenizer
 
 
@@ -41,6 +41,7 @@ def extend(
             f"the vocabulary has {first} tokens, and its last id is {max(known.values())}",
             expected="ids from 0 on without a gap",
         )
+    spelled_in_bytes = not getattr(tokenizer.model, "byte_fallback", False)
     pieces: dict[int, list[int]] = {}
     seen: set[str] = set()
     for number, token in enumerate(tokens):
@@ -48,7 +49,7 @@ def extend(
         if token in seen:
             raise UserError(f"the token {token!r} is given twice", where=place)
         seen.add(token)
-        _check_spelling(token, place)
+        _check_spelling(token, place, spelled_in_bytes)
         ids = tokenizer.encode(token, add_special_tokens=False).ids
         if token in known or len(ids) == 1:
             taken = known.get(token, ids[0] if ids else None)
@@ -79,14 +80,17 @@ def overlap(texts: Iterable[str], specials: Sequence[str]) -> tuple[str, str] | 
     return next(((text, name) for text in texts for name in specials if text in name or name in text), None)
 
 
-def _check_spelling(token: str, where: str) -> None:
+def _check_spelling(token: str, where: str, spelled_in_bytes: bool) -> None:
     if not token:
         raise UserError("a token without a spelling", where=where)
     try:
         token.encode()
     except UnicodeEncodeError as error:
         raise UserError(f"the token {token!r} is no text: {error.reason}", where=where) from error
-    if not token.isascii() and all(character in byte_of_character() for character in token):
+    if not spelled_in_bytes:
+        if SPACE in token:
+            raise UserError(f"other programs would decode the token {token!r} with spaces", where=where)
+    elif not token.isascii() and all(character in byte_of_character() for character in token):
         # The format's decoder takes such a spelling for stand-ins of bytes, and makes "Gr\ufffd\ufffde" of "Größe".
         raise UserError(
             f"other programs would not decode the token {token!r}",

@@ -32,15 +32,17 @@ class Vocabulary(NamedTuple):
     merge_at: Callable[[int], str]
 
 
-def read_json_vocabulary(path: Path) -> Vocabulary:
-    """A tokenizer.json of byte-level BPE; each part that would break the promise is refused by name."""
+def read_json_vocabulary(file: dict[str, Any], path: Path) -> Vocabulary:
+    """A tokenizer.json of byte-level BPE; each part that would break the promise is refused by name.
+
+    Args:
+        file: what `path` holds.
+    """
     where = str(path)
-    file = load_json(path)
-    model = _field(file, "model", dict, where)
+    model = field_of(file, "model", dict, where)
     if model.get("type", "BPE" if "merges" in model else None) != "BPE":
         raise UserError(f"the model is {model.get('type')!r}", where=f"{where}: model.type", expected="'BPE'")
     refused = {
-        "byte_fallback": "SentencePiece's tokens are characters, not bytes",
         "dropout": "ids would be random",
         "continuing_subword_prefix": "tokens would not be the bytes of the text",
         "end_of_word_suffix": "tokens would not be the bytes of the text",
@@ -49,23 +51,10 @@ def read_json_vocabulary(path: Path) -> Vocabulary:
         if model.get(key):
             raise UserError(f"{key} is {model[key]!r}: {reason}", where=f"{where}: model.{key}", expected="none")
     normalized = _check_normalizer(file.get("normalizer"), where)
-    added = {}
-    for number, token in enumerate(_field(file, "added_tokens", list, where) if file.get("added_tokens") else []):
-        read = _added(token, f"{where}: added_tokens[{number}]", normalized)
-        if read["content"] in added:
-            raise UserError(f"{read['content']!r} occurs twice", where=f"{where}: added_tokens[{number}]")
-        added[read["content"]] = read
-    merges = []
-    for number, merge in enumerate(_field(model, "merges", list, f"{where}: model")):
-        pair = merge.split(" ") if isinstance(merge, str) else merge
-        if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(part, str) for part in pair):
-            at = f"{where}: model.merges[{number}]"
-            raise UserError(f"the merge is {merge!r}", where=at, expected="two tokens")
-        merges.append((pair[0], pair[1]))
     return Vocabulary(
-        tokens=check_ids(_field(model, "vocab", dict, f"{where}: model"), f"{where}: model.vocab"),
-        merges=merges,
-        added=added,
+        tokens=check_ids(field_of(model, "vocab", dict, f"{where}: model"), f"{where}: model.vocab"),
+        merges=read_merges(model, where),
+        added=read_added(file, where, normalized=normalized),
         splitters=_check_splitters(file.get("pre_tokenizer"), f"{where}: pre_tokenizer"),
         whole_words=model.get("ignore_merges") is True,
         tokens_at=f"{where}: model.vocab",
@@ -73,9 +62,32 @@ def read_json_vocabulary(path: Path) -> Vocabulary:
     )
 
 
+def read_added(file: dict[str, Any], where: str, *, normalized: bool = False) -> dict[str, dict[str, Any]]:
+    """The added tokens by their spelling, each checked; `normalized` where the file's normalizer is NFC."""
+    added = {}
+    for number, token in enumerate(field_of(file, "added_tokens", list, where) if file.get("added_tokens") else []):
+        read = _added(token, f"{where}: added_tokens[{number}]", normalized)
+        if read["content"] in added:
+            raise UserError(f"{read['content']!r} occurs twice", where=f"{where}: added_tokens[{number}]")
+        added[read["content"]] = read
+    return added
+
+
+def read_merges(model: dict[str, Any], where: str) -> list[tuple[str, str]]:
+    """The merges of a tokenizer.json's `model`, in either of the two ways they are written in."""
+    merges = []
+    for number, merge in enumerate(field_of(model, "merges", list, f"{where}: model")):
+        pair = merge.split(" ") if isinstance(merge, str) else merge
+        if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(part, str) for part in pair):
+            at = f"{where}: model.merges[{number}]"
+            raise UserError(f"the merge is {merge!r}", where=at, expected="two tokens")
+        merges.append((pair[0], pair[1]))
+    return merges
+
+
 def _check_normalizer(normalizer: Any, where: str) -> bool:
     """Whether there is a normalizer, which is NFC; any other is refused."""
-    parts = _flat(normalizer, "normalizers")
+    parts = flat(normalizer, "normalizers")
     for part in parts:
         kind = part.get("type") if isinstance(part, dict) else part
         if not isinstance(part, dict) or kind != "NFC":
@@ -90,7 +102,7 @@ def _check_normalizer(normalizer: Any, where: str) -> bool:
 def _check_splitters(pre_tokenizer: Any, where: str) -> list[dict[str, Any]]:
     """The parts of a pre-tokenizer, one after the other, with what is known of them; UserError for one that harms."""
     parts = []
-    for part in _flat(pre_tokenizer, "pretokenizers"):
+    for part in flat(pre_tokenizer, "pretokenizers"):
         kind = part.get("type") if isinstance(part, dict) else part
         if not isinstance(part, dict) or not isinstance(kind, str) or kind not in _SPLITTERS:
             allowed = ", ".join(_SPLITTERS)
@@ -109,7 +121,7 @@ def _check_splitters(pre_tokenizer: Any, where: str) -> list[dict[str, Any]]:
     return parts
 
 
-def _flat(part: Any, key: str) -> list[Any]:
+def flat(part: Any, key: str) -> list[Any]:
     """The parts of nested sequences, in the order in which they work; none of null."""
     waiting, flat = [] if part is None else [part], []
     while waiting:
@@ -125,11 +137,11 @@ def _added(token: Any, where: str, normalized: bool) -> dict[str, Any]:
     """One of a file's added tokens, checked."""
     if not isinstance(token, dict):
         raise UserError(f"an added token is {token!r}", where=where, expected="an object")
-    content, number = _field(token, "content", str, where), _field(token, "id", int, where)
-    flags = {flag: _field({flag: token.get(flag, False)}, flag, bool, where) for flag in FLAGS}
+    content, number = field_of(token, "content", str, where), field_of(token, "id", int, where)
+    flags = {flag: field_of({flag: token.get(flag, False)}, flag, bool, where) for flag in FLAGS}
     if not content:
         raise UserError("an added token without content", where=where)
-    _check_text(content, where)
+    check_text(content, where)
     if not flags["special"] and (flags["lstrip"] or flags["rstrip"]):
         raise UserError(
             f"{content!r} swallows the white space around it", where=where, expected="lstrip and rstrip false"
@@ -150,7 +162,7 @@ def check_ids(tokens: dict[str, Any], where: str) -> dict[str, int]:
     return tokens
 
 
-def _field(record: dict[str, Any], key: str, kind: type, where: str) -> Any:
+def field_of(record: dict[str, Any], key: str, kind: type, where: str) -> Any:
     """A field of exactly this type. Raises UserError."""
     value = record.get(key)
     if type(value) is not kind:
@@ -178,7 +190,8 @@ def read_text_file(path: Path) -> str:
         raise UserError(f"the file can't be read: {error}", where=str(path)) from error
 
 
-def _check_text(content: str, where: str) -> None:
+def check_text(content: str, where: str) -> None:
+    """Raise UserError for what no UTF-8 text can hold."""
     try:
         content.encode()
     except UnicodeEncodeError as error:

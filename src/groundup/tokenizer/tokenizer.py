@@ -11,7 +11,7 @@ import tokenizers
 from numpy.typing import NDArray
 
 from groundup.run import UserError, write_text
-from groundup.tokenizer.alphabet import byte_of_character
+from groundup.tokenizer.alphabet import SPACE, bytes_of_level, bytes_of_piece, piece_of_byte
 from groundup.tokenizer.engine import fast_engine
 from groundup.tokenizer.special import ASSISTANT, END, ENDOFTEXT, NAMED, PAD, SYSTEM, TOOL, USER
 
@@ -19,7 +19,7 @@ Ids = NDArray[np.uint32]
 
 
 class Tokenizer:
-    """A byte-level BPE tokenizer with this package's special tokens.
+    """A BPE tokenizer with this package's special tokens: byte-level, or SentencePiece's that falls back to bytes.
 
     Every text can be encoded and comes back exactly; no text, whatever it spells, becomes a special token.
     Special ids are attributes: `endoftext`, `pad`, `system`, `user`, `assistant`, `end`, `tool`.
@@ -39,6 +39,9 @@ class Tokenizer:
         self.endoftext, self.pad, self.system, self.user, self.assistant, self.end, self.tool = (
             self.special_id(token) for token in (ENDOFTEXT, PAD, SYSTEM, USER, ASSISTANT, END, TOOL)
         )
+        self._model = json_format.loads(json)["model"]
+        self.sentencepiece: bool = self._model.get("byte_fallback") is True
+        self._bytes_of = bytes_of_piece if self.sentencepiece else bytes_of_level
         added = self._tokenizer.get_added_tokens_decoder()
         self._special = {number: token.content for number, token in added.items() if token.special}
         self._added = {number: token.content for number, token in added.items() if not token.special}
@@ -96,7 +99,15 @@ class Tokenizer:
 
     def _encode_exactly(self, texts: Sequence[str]) -> list[list[int]]:
         sound = [mended(text) for text in texts]
+        if self.sentencepiece and any(SPACE in text for text in sound):
+            return [self._encode_around_marks(text) for text in sound]
         return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(sound, add_special_tokens=False)]
+
+    def _encode_around_marks(self, text: str) -> list[int]:
+        """The ids of a text in which SentencePiece's mark of a space stands for itself, and so becomes its bytes."""
+        mark = [self.special_id(piece_of_byte(byte)) for byte in SPACE.encode()]
+        parts = self._tokenizer.encode_batch_fast(text.split(SPACE), add_special_tokens=False)
+        return [*parts[0].ids, *(number for part in parts[1:] for number in (*mark, *part.ids))]
 
     def decode(self, ids: Iterable[int], *, special: bool = False) -> str:
         """The text of ids; bytes that are no UTF-8 become U+FFFD. `special` spells special tokens out."""
@@ -124,13 +135,8 @@ class Tokenizer:
 
     def merges(self) -> list[tuple[bytes, bytes]]:
         """What is merged, in the order it was learned."""
-        table = byte_of_character()
-        pairs = json_format.loads(self.json)["model"]["merges"]
-        split = (pair.split(" ") if isinstance(pair, str) else pair for pair in pairs)
-        return [
-            (bytes(table[character] for character in left), bytes(table[character] for character in right))
-            for left, right in split
-        ]
+        split = (pair.split(" ") if isinstance(pair, str) else pair for pair in self._model["merges"])
+        return [(self._bytes_of(left), self._bytes_of(right)) for left, right in split]
 
     def special_ids(self) -> dict[str, int]:
         """Every special token, reserved ones too, and its id."""
@@ -149,14 +155,13 @@ class Tokenizer:
         write_text(directory / "tokenizer.json", self.json)
 
     def _bytes_of_ids(self) -> list[bytes]:
-        table = byte_of_character()
         vocabulary = self._tokenizer.get_vocab(with_added_tokens=True)
         contents = [b""] * (max(vocabulary.values()) + 1)
         for token, number in vocabulary.items():
             if number in self._added:
                 contents[number] = token.encode()
             elif number not in self._special:
-                contents[number] = bytes(table[character] for character in token)
+                contents[number] = self._bytes_of(token)
         return contents
 
 

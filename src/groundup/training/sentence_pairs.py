@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Self
@@ -16,13 +16,22 @@ from numpy.typing import NDArray
 from groundup.model import IGNORE
 from groundup.recipe import PairsTable, Seq2SeqSection
 from groundup.run import UserError
-from groundup.storyworld import TRANSLATION_SPLITS, translation_tests, translations
+from groundup.storyworld import (
+    TRANSLATION_SPLITS,
+    SentencePair,
+    bag_of_words,
+    translation_tests,
+    translation_validation,
+    translations,
+)
 from groundup.tokenizer.words import BOS, PAD
 
 BUILTIN = "builtin:translation"
 DEFAULT_COUNT = 60_000
-HELD_OUT = "held_out"
-"""The test split that is taken from the training files."""
+TRAINING, VALIDATION, HELD_OUT = "training", "validation", "held_out"
+"""What pairs of files are for; the last is the test split that is taken from them."""
+VALIDATED = 200
+"""Sentences at most that are translated, greedily, as training goes."""
 
 Integers = NDArray[np.int64]
 
@@ -37,56 +46,111 @@ class TextPair:
 
 @dataclass(frozen=True)
 class PairData:
-    """What a section's data are: pairs to learn from, and test splits of which none is learnt from."""
+    """What a section's data are. No source is in two of: pairs to learn from, pairs to validate with, test splits."""
 
     training: list[TextPair]
+    validation: list[TextPair]
+    """what is measured while training, and may be chosen by"""
     tests: dict[str, list[TextPair]]
-    left_out: int
-    """pairs of test files that the training data have too"""
+    pairs_left_out: int
+    """pairs of files that are made of the words of a built-in sentence held out"""
+    tests_left_out: int
+    """pairs of test splits that the training data have too"""
 
 
 def read_pairs(section: Seq2SeqSection, seed: int) -> PairData:
-    """All pairs of a section, and its tests, ``section.tests`` of a split at most.
+    """All pairs of a section: those to learn from, at most ``VALIDATED`` to validate with, at most ``section.tests`` of
+    each test split.
 
     Pairs of files are held out by a hash of the source without its white space, so the same source is never on both
-    sides; the built-in data hold sentences out by their words.
+    sides; the built-in data hold sentences out by their words, and what a file has of these is left out.
 
     Raises:
         UserError: a file is missing, a line is no pair, nothing is left to learn from, or two splits share a name.
     """
-    training: list[TextPair] = []
-    tests: dict[str, list[TextPair]] = {}
-    for item in section.data:
-        table = item if isinstance(item, PairsTable) else PairsTable(path=item)
-        if table.path == BUILTIN:
-            made = translations(seed, table.count or DEFAULT_COUNT)
-            training += (TextPair(pair.source, pair.target) for pair in made)
-            for split in TRANSLATION_SPLITS:
-                drawn = translation_tests(seed, split, section.tests)
-                tests[split] = [TextPair(pair.source, pair.target) for pair in drawn]
-            continue
-        for pair in _pairs(Path(table.path), table.count):
-            if _share(pair.source) < section.held_out_fraction:
-                tests.setdefault(HELD_OUT, []).append(pair)
-            else:
-                training.append(pair)
-    if not training:
+    parts, tests, pairs_left_out = _dealt(section, seed)
+    if not parts[TRAINING]:
         raise UserError(
             "no sentence pair is left to learn from",
             where="[seq2seq] data",
-            mend="give more pairs, or a smaller held_out_fraction",
+            mend="give more pairs, or a smaller held_out_fraction and validation_fraction",
         )
-    known = {_key(pair.source) for pair in training} if section.test_data else set()
-    left_out = 0
+    # What is dealt from files shares no source, by its hash; built-in sentences and test files know nothing of that.
+    trained = _keys(parts[TRAINING]) if tests or section.test_data else set()
+    if parts[HELD_OUT]:
+        tests[HELD_OUT] = parts[HELD_OUT]
+    tests |= _test_files(section.test_data, tests)
+    untrained = {split: _others(pairs, trained) for split, pairs in tests.items()}
     for name in section.test_data:
-        split, pairs = Path(name).name.partition(".")[0], list(_pairs(Path(name), None))
-        if split in tests:
-            raise UserError(f"two test splits are called {split!r}", where=name, mend="rename the file")
-        tests[split] = [pair for pair in pairs if _key(pair.source) not in known]
-        left_out += len(pairs) - len(tests[split])
-        if not tests[split]:
+        if not untrained[_split(name)]:
             raise UserError("no pair that is not in the training data", where=name, expected="other sentences")
-    return PairData(training, {split: _chosen(pairs, section.tests) for split, pairs in tests.items()}, left_out)
+    known = trained.union(*map(_keys, untrained.values()))
+    return PairData(
+        parts[TRAINING],
+        _chosen(_others(parts[VALIDATION], known), VALIDATED),
+        {split: _chosen(pairs, section.tests) for split, pairs in untrained.items() if pairs},
+        pairs_left_out,
+        sum(len(pairs) - len(untrained[split]) for split, pairs in tests.items()),
+    )
+
+
+def _dealt(section: Seq2SeqSection, seed: int) -> tuple[dict[str, list[TextPair]], dict[str, list[TextPair]], int]:
+    """The pairs of ``section.data`` by what they are for, the built-in test splits, and how many pairs of files are
+    left out for the words of a built-in sentence that is held out."""
+    tables = [item if isinstance(item, PairsTable) else PairsTable(path=item) for item in section.data]
+    tests: dict[str, list[TextPair]] = {}
+    parts: dict[str, list[TextPair]] = {TRAINING: [], VALIDATION: [], HELD_OUT: []}
+    if any(table.path == BUILTIN for table in tables):
+        parts[VALIDATION] = _texts(translation_validation(seed, VALIDATED))
+        tests = {split: _texts(translation_tests(seed, split, section.tests)) for split in TRANSLATION_SPLITS}
+    reserved = {bag_of_words(pair.source) for pairs in (parts[VALIDATION], *tests.values()) for pair in pairs}
+    left_out = 0
+    for table in tables:
+        if table.path == BUILTIN:
+            parts[TRAINING] += _texts(translations(seed, table.count or DEFAULT_COUNT))
+            continue
+        for pair in _pairs(Path(table.path), table.count):
+            if reserved and bag_of_words(pair.source) in reserved:
+                left_out += 1
+            else:
+                parts[_part(pair.source, section)].append(pair)
+    return parts, tests, left_out
+
+
+def _texts(pairs: Iterable[SentencePair]) -> list[TextPair]:
+    return [TextPair(pair.source, pair.target) for pair in pairs]
+
+
+def _part(source: str, section: Seq2SeqSection) -> str:
+    """What a pair of a file is for."""
+    share = _share(source)
+    if share < section.held_out_fraction:
+        return HELD_OUT
+    return VALIDATION if share < section.held_out_fraction + section.validation_fraction else TRAINING
+
+
+def _test_files(names: Sequence[str], others: Mapping[str, Any]) -> dict[str, list[TextPair]]:
+    """The pairs of test files by the names of their splits, of which none may be among the ``others``."""
+    found: dict[str, list[TextPair]] = {}
+    for name in names:
+        split = _split(name)
+        if split in found or split in others:
+            raise UserError(f"two test splits are called {split!r}", where=name, mend="rename the file")
+        found[split] = list(_pairs(Path(name), None))
+    return found
+
+
+def _split(name: str) -> str:
+    return Path(name).name.partition(".")[0]
+
+
+def _keys(pairs: Iterable[TextPair]) -> set[str]:
+    return {_key(pair.source) for pair in pairs}
+
+
+def _others(pairs: Iterable[TextPair], known: set[str]) -> list[TextPair]:
+    """The pairs of other sources than these."""
+    return [pair for pair in pairs if _key(pair.source) not in known]
 
 
 def _chosen(pairs: list[TextPair], most: int) -> list[TextPair]:

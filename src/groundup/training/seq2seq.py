@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 from collections.abc import Callable, Sequence
@@ -42,8 +41,6 @@ from groundup.training.translation_test import (
     units,
 )
 
-VALIDATED = 200
-"""Test sentences translated, greedily, as training goes."""
 SAMPLES = 3
 
 Tensors = dict[str, Tensor]
@@ -122,29 +119,21 @@ def seq2seq(
     """
     prepare(hardware)
     data = read_pairs(section, seed)
-    source, target = learn_vocabularies(section, data.training)
-    arch = EncoderDecoderArchitecture.from_section(section.model, len(source), len(target))
-    longest = min(section.sequence_length or arch.context_length, arch.context_length)
-    pairs, too_long = encode_pairs(data.training, source, target, longest)
-    model = EncoderDecoder(arch)
-    initialise_encoder_decoder(model, seed)
-    model.to(hardware.device)
-    translator = Translator(model, source, target)
+    if data.pairs_left_out:
+        log(f"{out.name}: {data.pairs_left_out} pairs of files have the words of built-in sentences held out: left out")
+    translator = fresh_translator(section, data.training, seed)
+    model = translator.model.to(hardware.device)
+    longest = min(section.sequence_length or model.arch.context_length, model.arch.context_length)
+    pairs, too_long = encode_pairs(data.training, translator.source, translator.target, longest)
     rows = SentencePairs(pairs, section.pairs_per_update, seed)
     objective = TranslationObjective(section.label_smoothing)
-
-    def job_of(section: Seq2SeqSection, plan: Plan, out: Path) -> Job:
-        """The training that a plan describes."""
-        return Job(out.name, section.kind, out, fingerprint, model, objective, rows, section, plan, hardware, seed,
-                   should_stop)  # fmt: skip
-
-    plan = make_plan(section, arch, rows, longest, out, fingerprint, hardware, job_of)
-    section = with_rates(section, arch, plan.steps)
-    job = dataclasses.replace(
-        job_of(section, plan, out),
-        validate=validator(translator, data.tests),
-        sample=sampler(translator, section.sample_prompts, data.tests),
-    )
+    plan = make_plan(section, model, rows, objective, longest, out, fingerprint, hardware, seed)
+    section = with_rates(section, model.arch, plan.steps)
+    job = Job(
+        out.name, section.kind, out, fingerprint, model, objective, rows, section, plan, hardware, seed, should_stop,
+        validate=validator(translator, data.validation),
+        sample=sampler(translator, section.sample_prompts, data.validation),
+    )  # fmt: skip
     metrics = train(job)
     model.eval()
     with staged_directory(out / "final") as directory:
@@ -153,31 +142,43 @@ def seq2seq(
         "parameters": sum(weight.numel() for weight in model.parameters()),
         "pairs": len(pairs),
         "pairs_too_long": too_long,
-        "tests_left_out": data.left_out,
-        "vocabulary": len(target),
+        "pairs_left_out": data.pairs_left_out,
+        "tests_left_out": data.tests_left_out,
+        "vocabulary": len(translator.target),
         "peak_lr": section.optimizer.adamw_lr,
         **metrics,
         **write_tests(section, translator, data.training, data.tests, out, seed),
     }
 
 
+def fresh_translator(section: Seq2SeqSection, training: Sequence[TextPair], seed: int) -> Translator:
+    """A model of the section's shape, its weights from the seed, with vocabularies learnt from the training pairs."""
+    source, target = learn_vocabularies(section, training)
+    model = EncoderDecoder(EncoderDecoderArchitecture.from_section(section.model, len(source), len(target)))
+    initialise_encoder_decoder(model, seed)
+    return Translator(model, source, target)
+
+
 def make_plan(
     section: Seq2SeqSection,
-    arch: EncoderDecoderArchitecture,
+    model: EncoderDecoder,
     rows: SentencePairs,
+    objective: TranslationObjective,
     longest: int,
     out: Path,
     fingerprint: str,
     hardware: Hardware,
-    job_of: Callable[[Seq2SeqSection, Plan, Path], Job],
+    seed: int,
 ) -> Plan:
     """Settle the stage's plan (see :func:`settle`). Updates differ in their lengths, so nothing is compiled."""
-    alike = arch.parts().replace(layers=3 * arch.layers)  # a decoder that keeps more for the backward pass than both
+    # A decoder that keeps more for the backward pass than both sides do.
+    alike = model.arch.parts().replace(layers=3 * model.arch.layers)
     micro = rows_for(section, alike, section.pairs_per_update, longest, hardware, divisor=False)
 
     def seconds_per_update() -> tuple[float, float]:
         trial = Plan("", 1 << 30, section.pairs_per_update, micro, longest)
-        return measure_updates(job_of(section, trial, out / ".probe"), [(1.0, rows)], len(rows.pairs))
+        job = Job("probe", "probe", out / ".probe", "", model, objective, rows, section, trial, hardware, seed, bool)
+        return measure_updates(job, [(1.0, rows)], len(rows.pairs))
 
     return settle(
         out,
@@ -203,16 +204,14 @@ def with_rates(section: Seq2SeqSection, arch: EncoderDecoderArchitecture, steps:
     return section.model_copy(update={"optimizer": optimizer})
 
 
-def validator(
-    translator: Translator, tests: dict[str, list[TextPair]]
-) -> Callable[[EncoderDecoder], dict[str, float]] | None:
-    """A function that measures the model on the first sentences of the first split; None where there is none.
+def validator(translator: Translator, pairs: Sequence[TextPair]) -> Callable[[EncoderDecoder], dict[str, float]] | None:
+    """A function that measures the model on these pairs; None where there is none.
 
     ``validation_loss`` is in nats a word of the given translation; ``exact_match`` is that of greedy search.
     """
     longest = translator.model.arch.context_length
     encoded = []
-    for pair in next(iter(tests.values()), [])[:VALIDATED]:
+    for pair in pairs:
         ids = translator.encode_source(pair.source), translator.encode_target(pair.target)
         if max(map(len, ids)) <= longest:
             encoded.append((pair, (np.array(ids[0], np.int64), np.array(ids[1], np.int64))))
@@ -235,10 +234,10 @@ def validator(
 
 
 def sampler(
-    translator: Translator, prompts: Sequence[str], tests: dict[str, list[TextPair]]
+    translator: Translator, prompts: Sequence[str], validation: Sequence[TextPair]
 ) -> Callable[[EncoderDecoder, int], list[dict[str, Any]]] | None:
-    """A function that translates the recipe's sentences, or for want of them the first test sentences, greedily."""
-    pairs = [TextPair(prompt, "") for prompt in prompts] or next(iter(tests.values()), [])[:SAMPLES]
+    """A function that translates the recipe's sentences, or for want of them the first to validate with, greedily."""
+    pairs = [TextPair(prompt, "") for prompt in prompts] or validation[:SAMPLES]
     longest = translator.model.arch.context_length
     pairs = [pair for pair in pairs if len(translator.encode_source(pair.source)) <= longest]
     if not pairs:

@@ -249,27 +249,11 @@ def train_on_rows(
         GroundupError: a file of the shards isn't what was written.
     """
     shards.require_sound()
-    objective = NextToken()
     length = section.sequence_length or model.arch.context_length
-    for step in section.sequence_ramp:
-        if step.length >= length or length % step.length:
-            raise UserError(
-                f"rows of {length} tokens can't be shown as rows of {step.length}",
-                where=f"[{out.name}] sequence_ramp",
-                expected=f"lengths that divide {length} and are less",
-            )
+    require_ramp_fits(section, length, out.name)
     rows_per_update = max(1, section.tokens_per_update // length)
-    loader: Loader | Buckets
-    data: Passes
-    if section.packing == "padded":
-        loader = buckets = Buckets(shards, length, section.tokens_per_update, seed)
-        data = BucketPasses(buckets, rows_per_update)
-        figures = {"padding": buckets.padding(buckets.epochs.first_filled())}
-    else:
-        packed = PackedRows(shards, length, seed, packing=section.packing)
-        loader, data = Loader(packed, rows_per_update), PackedPasses(packed, rows_per_update)
-        figures = {"padding": data.padding(), "cuts": packed.cuts(packed.epochs.first_filled())}
-    ramp = [(step.until, step.length) for step in section.sequence_ramp]
+    loader, data, figures = open_rows(section, shards, length, rows_per_update, seed)
+    objective, ramp = NextToken(), [(step.until, step.length) for step in section.sequence_ramp]
     plan = make_plan(
         section,
         model,
@@ -286,22 +270,38 @@ def train_on_rows(
         available=loader.first_updates,
     )
     loader.end = plan.steps
+    source = Ramp(loader, ramp, plan.steps) if ramp else loader
     job = Job(
-        stage=out.name,
-        kind=section.kind,
-        out=out,
-        fingerprint=fingerprint,
-        model=model,
-        objective=objective,
-        source=Ramp(loader, ramp, plan.steps) if ramp else loader,
-        section=section,
-        plan=plan,
-        hardware=hardware,
-        seed=seed,
-        should_stop=should_stop,
+        out.name, section.kind, out, fingerprint, model, objective, source, section, plan, hardware, seed, should_stop,
         validate=validate,
         sample=sample,
-    )
+    )  # fmt: skip
     metrics = train(job)
     save_final(model, out)
     return {**figures, **metrics}
+
+
+def require_ramp_fits(section: PretrainSection | SftSection, length: int, stage: str) -> None:
+    """Raise ``UserError`` where rows of ``length`` tokens can't be cut as ``sequence_ramp`` says."""
+    for step in section.sequence_ramp:
+        if step.length >= length or length % step.length:
+            raise UserError(
+                f"rows of {length} tokens can't be shown as rows of {step.length}",
+                where=f"[{stage}] sequence_ramp",
+                expected=f"lengths that divide {length} and are less",
+            )
+
+
+def open_rows(
+    section: PretrainSection | SftSection, shards: TokenShards, length: int, rows_per_update: int, seed: int
+) -> tuple[Loader | Buckets, Passes, dict[str, float]]:
+    """The updates of ``shards`` by the section's way of packing, what a plan asks of them, and figures of the first
+    pass: the share of padding and, of packed rows, how often a document was cut."""
+    if section.packing == "padded":
+        buckets = Buckets(shards, length, section.tokens_per_update, seed)
+        padding = buckets.padding(buckets.epochs.first_filled())
+        return buckets, BucketPasses(buckets, rows_per_update), {"padding": padding}
+    packed = PackedRows(shards, length, seed, packing=section.packing)
+    passes = PackedPasses(packed, rows_per_update)
+    figures = {"padding": passes.padding(), "cuts": packed.cuts(packed.epochs.first_filled())}
+    return Loader(packed, rows_per_update), passes, figures

@@ -3,17 +3,40 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
-from groundup.interchange.layouts.pieces import Made, Piece, Shape
+from groundup.interchange.layouts.pieces import Made, Piece, Shape, Shapes, same
 from groundup.model import Architecture
 
+NameOne = Callable[[str, str], str]
 _STACK = re.compile(r"(model\.layers\.\d+\.mlp\.)experts\.(gate_proj|up_proj|down_proj)")
 
 
-def expert_names(name: str) -> tuple[str, str] | None:
-    """What stands before `experts` in the name of one of our stacks, and which matrix it is; None for other tensors."""
-    match = _STACK.fullmatch(name)
-    return None if match is None else (match[1], match[2])
+def theirs_with_experts(shapes: Shapes, one: NameOne, on_disk: Callable[[str], str] = str) -> list[Made]:
+    """The tensors on disk: one for each expert's matrix, the others as ours.
+
+    Args:
+        one: from what stands before `experts` in the name of our stack, and which matrix it is, to the name of one
+            expert's on disk, with a place for its number.
+        on_disk: our names of the others to those on disk.
+    """
+    made: list[Made] = []
+    for name, shape in shapes.items():
+        stack = _STACK.fullmatch(name)
+        made += [same(on_disk(name), shape, name)] if stack is None else each_expert(name, shape, one(*stack.groups()))
+    return made
+
+
+def ours_with_experts(shapes: Shapes, one: NameOne, on_disk: Callable[[str], str] = str) -> list[tuple[Made, ...]]:
+    """The ways to make each of our tensors of those on disk, or of those that `transformers` holds in memory."""
+    ways: list[tuple[Made, ...]] = []
+    for name, shape in shapes.items():
+        if stack := _STACK.fullmatch(name):
+            ways.append((stacked(name, shape, one(*stack.groups())), fused(name, shape, stack[1] + "experts.")))
+        else:
+            names = dict.fromkeys((on_disk(name), name))
+            ways.append(tuple(same(name, shape, each) for each in names))
+    return ways
 
 
 def each_expert(name: str, shape: Shape, one: str) -> list[Made]:

@@ -79,7 +79,7 @@ class Gpt2(Layout):
             settings.read -= set(_DROPS)
         return {
             "vocabulary_size": settings.whole("vocab_size"),
-            "layers": settings.whole("n_layer", "num_hidden_layers"),
+            "layers": settings.layers("n_layer", "num_hidden_layers"),
             "hidden_size": width,
             "heads": heads,
             "kv_heads": heads,

@@ -127,7 +127,7 @@ class Layout:
         """The fields that every family names alike."""
         return {
             "vocabulary_size": settings.whole("vocab_size"),
-            "layers": settings.whole("num_hidden_layers"),
+            "layers": settings.layers("num_hidden_layers"),
             "hidden_size": settings.whole("hidden_size"),
             "intermediate_size": settings.whole("intermediate_size"),
             "tied_embeddings": settings.flag("tie_word_embeddings"),

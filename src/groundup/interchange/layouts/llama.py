@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from groundup.interchange.layouts.layout import Layout
-from groundup.interchange.layouts.rope import read_windows, windows
+from groundup.interchange.layouts.rope import mixed_windows, read_windows
 from groundup.interchange.layouts.settings import Settings
 from groundup.model import Architecture
 
@@ -55,8 +55,7 @@ class Mistral(Layout):
         return field == "window" or super().accepts(field, value)
 
     def more_reasons(self, arch: Architecture) -> list[str]:
-        mixed = [f'window_pattern = "{arch.window_pattern}"'] if len(set(windows(arch))) > 1 else []
-        return super().more_reasons(arch) + mixed
+        return super().more_reasons(arch) + mixed_windows(arch)
 
     def read(self, settings: Settings) -> dict[str, Any]:
         return super().read(settings) | every_window(settings)
@@ -68,7 +67,7 @@ class Mistral(Layout):
 def every_window(settings: Settings) -> dict[str, Any]:
     """Our window, of families in which `sliding_window` is that of all layers, and null means none."""
     window = settings.whole("sliding_window", default=None)
-    layers = settings.whole("num_hidden_layers")
+    layers = settings.layers("num_hidden_layers")
     found = read_windows(settings, window, [window is not None] * layers)
     if window is not None and found.get("window_pattern") != "S":  # the family's class would not look at the types
         raise settings.refusal("layer_types", settings.get("layer_types"), "sliding_attention in all layers")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from groundup.interchange.layouts.experts import each_expert, expert_names, expert_reasons, fused, stacked
+from groundup.interchange.layouts.experts import expert_reasons, ours_with_experts, theirs_with_experts
 from groundup.interchange.layouts.llama import Mistral, every_window
-from groundup.interchange.layouts.pieces import Made, Shapes, same
+from groundup.interchange.layouts.pieces import Made, Shapes
 from groundup.interchange.layouts.settings import Settings
 from groundup.model import Architecture
 
@@ -55,23 +55,10 @@ class Mixtral(Mistral):
         }
 
     def theirs(self, arch: Architecture, shapes: Shapes) -> list[Made]:
-        made: list[Made] = []
-        for name, shape in shapes.items():
-            stack = expert_names(name)
-            made += [same(_on_disk(name), shape, name)] if stack is None else each_expert(name, shape, _one(*stack))
-        return made
+        return theirs_with_experts(shapes, _one, _on_disk)
 
     def ours(self, arch: Architecture, shapes: Shapes) -> list[tuple[Made, ...]]:
-        ways: list[tuple[Made, ...]] = []
-        for name, shape in shapes.items():
-            stack = expert_names(name)
-            if stack is not None:
-                ways.append((stacked(name, shape, _one(*stack)), fused(name, shape, stack[0] + "experts.")))
-            elif name == _on_disk(name):
-                ways.append((same(name, shape),))
-            else:
-                ways.append((same(name, shape, _on_disk(name)), same(name, shape)))
-        return ways
+        return ours_with_experts(shapes, _one, _on_disk)
 
 
 def _on_disk(name: str) -> str:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from groundup.interchange.layouts.experts import each_expert, expert_names, expert_reasons, fused, stacked
+from groundup.interchange.layouts.experts import expert_reasons, ours_with_experts, theirs_with_experts
 from groundup.interchange.layouts.layout import Layout
 from groundup.interchange.layouts.llama import Llama, every_window
-from groundup.interchange.layouts.pieces import Made, Shapes, same
-from groundup.interchange.layouts.rope import layer_types, read_windows, windows
+from groundup.interchange.layouts.pieces import Made, Shapes
+from groundup.interchange.layouts.rope import layer_types, mixed_windows, read_windows, windows
 from groundup.interchange.layouts.settings import Settings
 from groundup.model import Architecture
 
@@ -38,7 +38,7 @@ class Qwen2(Layout):
     def windows(self, settings: Settings) -> dict[str, Any]:
         """Layers from `max_window_layers` on have the window, where `layer_types` doesn't say."""
         used, window = settings.flag("use_sliding_window"), settings.whole("sliding_window", default=None)
-        first, layers = settings.whole("max_window_layers"), settings.whole("num_hidden_layers")
+        first, layers = settings.whole("max_window_layers"), settings.layers("num_hidden_layers")
         window = window if used else None
         return read_windows(settings, window, [window is not None and i >= first for i in range(layers)])
 
@@ -96,8 +96,7 @@ class Qwen3Moe(Qwen3):
         return value is not None if field == "experts" else super().accepts(field, value)
 
     def more_reasons(self, arch: Architecture) -> list[str]:
-        mixed = [f'window_pattern = "{arch.window_pattern}"'] if len(set(windows(arch))) > 1 else []
-        return super().more_reasons(arch) + mixed + expert_reasons(arch)
+        return super().more_reasons(arch) + mixed_windows(arch) + expert_reasons(arch)
 
     def read(self, settings: Settings) -> dict[str, Any]:
         fields = super().read(settings)
@@ -116,7 +115,7 @@ class Qwen3Moe(Qwen3):
         if settings.flag("use_sliding_window"):
             return every_window(settings)
         settings.get("sliding_window", "max_window_layers")
-        return read_windows(settings, None, [False] * settings.whole("num_hidden_layers"))
+        return read_windows(settings, None, [False] * settings.layers("num_hidden_layers"))
 
     def write(self, arch: Architecture) -> dict[str, Any]:
         table = arch.experts
@@ -135,21 +134,10 @@ class Qwen3Moe(Qwen3):
         }
 
     def theirs(self, arch: Architecture, shapes: Shapes) -> list[Made]:
-        made: list[Made] = []
-        for name, shape in shapes.items():
-            stack = expert_names(name)
-            made += [same(name, shape)] if stack is None else each_expert(name, shape, _one_expert(*stack))
-        return made
+        return theirs_with_experts(shapes, _one_expert)
 
     def ours(self, arch: Architecture, shapes: Shapes) -> list[tuple[Made, ...]]:
-        ways: list[tuple[Made, ...]] = []
-        for name, shape in shapes.items():
-            stack = expert_names(name)
-            if stack is None:
-                ways.append((same(name, shape),))
-            else:
-                ways.append((stacked(name, shape, _one_expert(*stack)), fused(name, shape, stack[0] + "experts.")))
-        return ways
+        return ours_with_experts(shapes, _one_expert)
 
 
 def _one_expert(block: str, part: str) -> str:

@@ -37,6 +37,9 @@ def read_rope(settings: Settings, theta: float, context: int) -> tuple[float, di
     base = settings.number("rope_theta", default=theta)
     context = settings.whole("original_max_position_embeddings", default=context)
     settings.only("partial_rotary_factor", (1, None))
+    theirs = new.get("rope_theta")
+    if settings.values.get("rope_theta") not in (None, theirs) and theirs is not None:
+        raise settings.refusal("rope_theta", base, f"{theirs!r}, as in rope_parameters")
     clash = sorted(key for key in old.keys() & new.keys() if old[key] != new[key])
     if clash:
         raise settings.refusal(f"rope_scaling.{clash[0]}", old[clash[0]], f"{new[clash[0]]!r}, as in rope_parameters")
@@ -146,6 +149,11 @@ def pattern(windowed: Sequence[bool]) -> str:
 def windows(arch: Architecture) -> list[bool]:
     """Which layers have the window."""
     return [arch.has_window(layer) for layer in range(arch.layers)]
+
+
+def mixed_windows(arch: Architecture) -> list[str]:
+    """What families cannot express in which all layers have the window, or none."""
+    return [f'window_pattern = "{arch.window_pattern}"'] if len(set(windows(arch))) > 1 else []
 
 
 def layer_types(arch: Architecture) -> list[str]:

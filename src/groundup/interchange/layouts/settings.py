@@ -15,6 +15,7 @@ HARMLESS = {
 }
 """Keys that say nothing about the numbers that the model computes, or are read elsewhere."""
 
+MOST_LAYERS = 10_000
 _MISSING = object()
 
 
@@ -44,6 +45,13 @@ class Settings:
     def whole(self, *keys: str, default: Any = _MISSING) -> Any:
         """A whole number, or the default where it is absent or null."""
         return self._typed(keys, (int,), "a whole number", default)
+
+    def layers(self, *keys: str) -> int:
+        """How many layers there are; of so many are lists made that a wrong one would take all memory."""
+        found: int = self.whole(*keys)
+        if not 1 <= found <= MOST_LAYERS:
+            raise UserError(f"{keys[0]} = {found}", where=self.where, expected=f"1 to {MOST_LAYERS:,}")
+        return found
 
     def number(self, *keys: str, default: Any = _MISSING) -> Any:
         """A number, or the default."""
