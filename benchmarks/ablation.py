@@ -1,4 +1,4 @@
-"""What each idea of the model room buys at small scale: every option of [model] alone against the default.
+"""What each idea of the model room buys at small scale: every option of [model] alone, and a few together.
 
     python benchmarks/ablation.py --quick --json
     python benchmarks/ablation.py --write docs/ablations.md
@@ -30,12 +30,12 @@ from ablation_page import page, table
 from common import Report, arguments, bench_folder, real_data, say
 
 FORMAT = 2  # of the data and results that are kept; others are made anew
-RUNG = "ladder-1m"
+RUNG, PLAIN = "ladder-1m", {"embedding_scale": False, "kv_heads": 4}  # what all options are compared with
 VOCABULARY = 2048
 TOKENS_PER_UPDATE = 4096
 SEEDS = (1, 2, 3)
 TOKENS, QUICK_TOKENS = 614_400, 102_400  # a run reads: 150 updates, 25 updates
-QUICK = ("default", "learned", "gqa", "no-qk-norm", "relu", "layernorm", "bigram", "value-embeddings")
+QUICK = ("plain", "learned", "gqa", "no-qk-norm", "relu", "layernorm", "bigram", "value-embeddings")
 TIMED = 8  # pairs of updates whose CPU time gives tokens a second
 T_975 = {1: 12.71, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
 
@@ -51,7 +51,7 @@ class Option:
 
 
 OPTIONS = (
-    Option("default", "", "Qwen3 layout: rotary, QK-norm, SwiGLU, RMSNorm first, tied"),
+    Option("plain", "", "Qwen3 layout: rotary, QK-norm, SwiGLU, RMSNorm first, tied"),
     Option("learned", "positions", "learned table (GPT-2)", {"positions": "learned"}),
     Option("sinusoidal", "positions", "fixed table (Attention Is All You Need)", {"positions": "sinusoidal"}),
     Option("sinusoidal-scaled", "positions", "fixed table, and embeddings times sqrt(128), as in that paper",
@@ -96,6 +96,11 @@ OPTIONS = (
     Option("bigram", "embeddings", "embeddings of pairs, 10,240 rows", {"bigram_rows": 5 * VOCABULARY}),
     Option("logit-softcap", "head", "logits below 15 (soft cap)", {"logit_softcap": 15.0}),
     Option("predict-ahead", "head", "one more token predicted (training only)", {"predict_ahead": 1}),
+    Option("start-width", "start", "embeddings begin at 1 / sqrt(128), not at 0.02", {"initializer_range": 0.0884}),
+    Option("embedding-scale-untied", "two", "embeddings times sqrt(128), and a head of its own",
+           {"embedding_scale": True, "tied_embeddings": False}),
+    Option("embedding-scale-bigram", "two", "embeddings times sqrt(128), and embeddings of pairs",
+           {"embedding_scale": True, "bigram_rows": 5 * VOCABULARY}),
 )  # fmt: skip
 
 
@@ -131,7 +136,7 @@ def job(option: Option, seed: int, tokens: int, folder: Path) -> dict[str, Any]:
         {"steps": tokens // TOKENS_PER_UPDATE, "tokens_per_update": TOKENS_PER_UPDATE, "log_every": 1,
          "validate_every": 0, "checkpoint_every": 0}
     )  # fmt: skip
-    model = ModelSection.model_validate({"preset": RUNG, **option.model})
+    model = ModelSection.model_validate({"preset": RUNG, **PLAIN, **option.model})
     hardware = Hardware(device="cpu", precision="fp32", compile=False, threads=1, matrix_gflops={})
     out = Path(tempfile.mkdtemp(prefix="groundup-ablation-"))
     try:
@@ -154,7 +159,7 @@ def job(option: Option, seed: int, tokens: int, folder: Path) -> dict[str, Any]:
 
 
 def timing(option: Option, folder: Path) -> dict[str, Any]:
-    """Updates of the default and of an option by turns, in one process, on one core: CPU seconds of each, and ratios.
+    """Updates of the plain model and of an option by turns, in one process, on one core: CPU seconds and ratios.
 
     Neighbours on the machine slow both sides of a pair alike, which the ratio leaves out.
     """
@@ -169,7 +174,7 @@ def timing(option: Option, folder: Path) -> dict[str, Any]:
             trainer.update(batch)
             seconds[side] = time.process_time() - begun
         pairs.append(seconds)
-    ratios = sorted(default / own for default, own in pairs[1:])
+    ratios = sorted(plain / own for plain, own in pairs[1:])
     return {
         "tokens_per_second": TOKENS_PER_UPDATE / min(own for _, own in pairs[1:]),
         "speed": median(ratios),
@@ -189,7 +194,7 @@ def trainer_of(option: Option, folder: Path) -> tuple[Any, Any]:
     from groundup.training.loop import Trainer
 
     section = PretrainSection.model_validate({"steps": 100, "tokens_per_update": TOKENS_PER_UPDATE})
-    shape = ModelSection.model_validate({"preset": RUNG, **option.model})
+    shape = ModelSection.model_validate({"preset": RUNG, **PLAIN, **option.model})
     model = fresh_model(Architecture.from_section(shape, VOCABULARY), 1)
     length = model.arch.context_length
     count = TOKENS_PER_UPDATE // length
@@ -249,7 +254,7 @@ def in_process(*task: object) -> dict[str, Any]:
 def results(
     options: list[Option], seeds: tuple[int, ...], tokens: int, workers: int
 ) -> dict[tuple[str, int | None], dict[str, Any]]:
-    """Every option trained with every seed, as many at a time as there are cores; then timed, one after the other.
+    """Every option trained with every seed, as many at a time as there are cores; then all are timed.
 
     By the option's name and the seed, which is None for what was timed.
     """
@@ -264,11 +269,14 @@ def results(
     wanted = [(option, seed) for seed in seeds for option in options]
     with ThreadPoolExecutor(workers) as pool:
         list(pool.map(train, [(o, s) for o, s in wanted if kept.key(o.model, s) not in kept.rows]))
-    for option in options:
-        if kept.key(option.model, None) not in kept.rows:
-            found = in_process("--time", option.name, folder)
-            kept.add(option, None, found)
-            say(f"ablation: {option.name}: {found['speed']:.2f} times the speed")
+
+    def time_(option: Option) -> None:
+        found = in_process("--time", option.name, folder)
+        kept.add(option, None, found)
+        say(f"ablation: {option.name}: {found['speed']:.2f} times the speed")
+
+    with ThreadPoolExecutor(workers) as pool:  # after all training, so that each has a core to itself
+        list(pool.map(time_, [option for option in options if kept.key(option.model, None) not in kept.rows]))
     return {(o.name, s): kept.rows[kept.key(o.model, s)] for o in options for s in (*seeds, None)}
 
 
@@ -281,8 +289,8 @@ def interval(differences: list[float]) -> tuple[float, float]:
 def rows(
     options: list[Option], seeds: tuple[int, ...], found: dict[tuple[str, int | None], Any]
 ) -> Iterator[dict[str, Any]]:
-    """A row of the table for each option: what it is better or worse by than the default of the same seed."""
-    base = [found["default", seed] for seed in seeds]
+    """A row of the table for each option: what it is better or worse by than the plain model of the same seed."""
+    base = [found["plain", seed] for seed in seeds]
     for option in options:
         runs = [found[option.name, seed] for seed in seeds]
         difference, half = interval([a["bits_per_byte"] - b["bits_per_byte"] for a, b in zip(runs, base, strict=True)])
@@ -315,7 +323,7 @@ def main() -> int:
         print(json.dumps(timing(chosen, Path(sys.argv[3]))))
         return 0
     parser = arguments(__doc__.splitlines()[0])
-    parser.add_argument("--options", nargs="+", metavar="NAME", help="only these, and the default")
+    parser.add_argument("--options", nargs="+", metavar="NAME", help="only these, and the plain model")
     parser.add_argument("--tokens", type=int, help=f"tokens a run reads (default {TOKENS:,})")
     parser.add_argument("--seeds", type=int, default=len(SEEDS), help="runs of each option, at least 3")
     parser.add_argument("--write", type=Path, metavar="FILE", help="write the page with the table")
@@ -326,7 +334,7 @@ def main() -> int:
     unknown = sorted(set(names) - {option.name for option in OPTIONS})
     if unknown:
         parser.error(f"--options: no {', '.join(unknown)}; there are {', '.join(option.name for option in OPTIONS)}")
-    options = [option for option in OPTIONS if option.name in {"default", *names}]
+    options = [option for option in OPTIONS if option.name in {"plain", *names}]
     tokens = given.tokens or (QUICK_TOKENS if given.quick else TOKENS)
     seeds = tuple(range(1, given.seeds + 1))
     report = Report("ablation")

@@ -43,6 +43,13 @@ def test_every_preset_is_a_model(name):
         assert preset.parameters
 
 
+def test_only_some_published_architectures_scale_embeddings():
+    scaled = {name for name in architecture_names() if ModelSection(preset=name).embedding_scale}
+    assert {architecture(name).family for name in scaled} == {"ladder", "gemma-3", "transformer"}
+    assert ModelSection().embedding_scale
+    assert not ModelShape().embedding_scale
+
+
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
@@ -117,7 +124,7 @@ def test_rungs_by_hand():
             "layers": 4,
             "hidden_size": 128,
             "heads": 4,
-            "kv_heads": 4,
+            "kv_heads": 2,
             "head_dim": 32,
             "intermediate_size": 352,
             "context_length": 256,

@@ -86,6 +86,32 @@ def test_adamw_part_equals_torch():
             assert torch.allclose(ours.adamw.state[a][key], reference.state[b][key], rtol=1e-5, atol=0)
 
 
+@pytest.mark.parametrize("muon_lr", [0.0, 0.02])
+def test_cautious_decay_pulls_only_where_the_update_does(muon_lr):
+    """Against plain decay and none: each number goes the way of one of the two, by the sign of its update."""
+    found = {}
+    for decay, cautious in ((0.0, False), (0.5, False), (0.5, True)):
+        model = Transformer(ARCH)
+        initialise(model, 0)
+        with torch.no_grad():
+            for weight in model.parameters():
+                weight.add_(torch.randn(weight.shape, generator=torch.Generator().manual_seed(1)))
+        before = {name: weight.detach().clone() for name, weight in model.named_parameters()}
+        table = OptimizerTable(muon_lr=muon_lr, weight_decay=decay, cautious_decay=cautious)
+        optimizer = Optimizer(model, table)
+        for name, weight in model.named_parameters():
+            weight.grad = torch.randn(weight.shape, generator=torch.Generator().manual_seed(len(name)))
+        optimizer.step(1.0, 0)
+        found[decay, cautious] = dict(model.named_parameters())
+    for name, start in before.items():
+        none, plain, ours = (found[key][name].detach() for key in ((0.0, False), (0.5, False), (0.5, True)))
+        shrinks = (start - none) * start >= 0
+        assert torch.allclose(ours, torch.where(shrinks, plain, none), rtol=1e-6, atol=1e-7), name
+        if start.ndim > 1:
+            assert 0.2 < shrinks.float().mean() < 0.8
+            assert not torch.equal(ours, plain)
+
+
 def test_groups_by_role():
     optimizer = Optimizer(Transformer(ARCH), OptimizerTable(weight_decay=0.1))
     assert set(optimizer.muon.momentum) == {n for n in optimizer.named if ".layers." in n and "proj" in n}
@@ -136,6 +162,17 @@ def test_schedule_by_hand():
     assert found[2:10] == [1.0] * 8
     assert found[10:] == pytest.approx([1.0 - 0.08 * k for k in range(10)])
     assert lr_factor(0, 5, ScheduleTable(warmup_fraction=0, cooldown_fraction=0)) == 1.0
+
+
+def test_cosine_by_hand():
+    table = ScheduleTable(kind="cosine", warmup_fraction=0.2, final_lr_fraction=0.1)
+    assert table.cooldown_fraction == pytest.approx(0.8)
+    assert ScheduleTable(**table.model_dump()) == table
+    found = [lr_factor(step, 10, table) for step in range(10)]
+    assert found[:2] == [0.5, 1.0]
+    assert found[2:] == pytest.approx([0.1 + 0.9 * (1 + math.cos(math.pi * k / 8)) / 2 for k in range(8)])
+    late = ScheduleTable(kind="cosine", warmup_fraction=0, cooldown_fraction=0.5)
+    assert [lr_factor(step, 4, late) for step in range(4)] == pytest.approx([1, 1, 1, 0.5])
 
 
 def test_the_guard_skips_spikes_and_gives_up_with_a_diagnosis():

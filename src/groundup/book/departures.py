@@ -88,8 +88,6 @@ def _blocks(arch: Architecture) -> Iterator[str]:
 
 
 def _ends(arch: Architecture) -> Iterator[str]:
-    if arch.embedding_scale:
-        yield "embeddings are multiplied by the square root of their width (arXiv 1706.03762)"
     if arch.embedding_norm:
         yield "embeddings are normalised before the first layer"
     if arch.bigram_rows:

@@ -10,7 +10,7 @@ import torch
 from groundup.book.departures import departures
 from groundup.book.text import token_text
 from groundup.corpus import read_documents
-from groundup.interchange import load_architecture, why_no_stock_layout
+from groundup.interchange import load_architecture, stock_form, why_no_stock_layout
 from groundup.model import Architecture, Transformer, attention_weights, flops_per_token, parameter_count
 from groundup.recipe import Recipe
 from groundup.run import UserError
@@ -38,7 +38,7 @@ def architecture(run: Path, recipe: Recipe, models: list[str], vocabulary: int) 
         **arch.to_dict(),
         "head_dim": arch.resolved_head_dim,
         "qk_norm": arch.qk_norm == "head",
-        "stock": not why_no_stock_layout(arch),
+        **_layout(arch),
         "departures": departures(arch),
         "total": count.total,
         "parts": [
@@ -63,6 +63,15 @@ def architecture(run: Path, recipe: Recipe, models: list[str], vocabulary: int) 
         "cache_values": sum(heads * width for pair in shapes for heads, width in pair),
         "cache_values_full": 2 * arch.layers * arch.heads * arch.resolved_head_dim,
     }
+
+
+def _layout(arch: Architecture) -> Facts:
+    """The class of `transformers` that loads an export, None where there is none, and whether exporting changes the
+    tensors."""
+    if why_no_stock_layout(arch):
+        return {"layout": None, "folded": False}
+    form = stock_form(arch)
+    return {"layout": form.layout.class_name, "folded": not form.verbatim}
 
 
 def _tensors(arch: Architecture) -> list[Facts]:

@@ -62,14 +62,14 @@ Our own family for experiments across sizes, and the only one with a dial: the n
 - The width is 4 · depth · (depth + 4), rounded to multiples of 64, and of 256 from 512 on. So small models are narrow,
   32 channels a layer at 4 layers, and large ones as wide as is usual, 64 at 12 (GPT-2's shape) and 102 at 20. With
   multiples of 256 every matrix fits GGUF's k-quants.
-- Heads are 32 channels wide below a width of 256, 64 below 1,024 and 128 from there on. From a width of 512 on, two
-  query heads share keys and values.
+- Heads are 32 channels wide below a width of 256, 64 below 1,024 and 128 from there on. Two query heads
+  share keys and values, unless their number is odd ([ablations.md](ablations.md)).
 - The feed-forward layer's inner width is 8/3 of the width (SwiGLU's equal of 4, arXiv 2002.05202), rounded up to
   multiples of 32, 64 or 256.
 - The context is the power of two nearest to twice the width, the vocabulary 8 times the context: 2,048 tokens at 1M
   parameters, 32,768 at 1B, close to the compute-optimal sizes of arXiv 2407.13623.
-- Embeddings are tied; all else is the default of `[model]`. The tokenizer's size is set in `[tokenizer]`, and the
-  table counts with the rule's.""",
+- Embeddings are tied and scaled; all else is the default of `[model]`. The tokenizer's size is set in `[tokenizer]`;
+  the table counts with the rule's.""",
 }
 
 

@@ -285,8 +285,14 @@ class ModelShape(Section):
 
 
 class ModelSection(ModelShape):
-    """A decoder: the Qwen3 layout by default (RMSNorm first, rotary positions, grouped queries, SwiGLU)."""
+    """A decoder: the Qwen3 layout by default (RMSNorm first, rotary positions, grouped queries, SwiGLU), with scaled
+    embeddings."""
 
+    embedding_scale: bool = Field(
+        default=True,
+        description="Whether embeddings are multiplied by sqrt(hidden_size): small models learn faster so "
+        "(docs/ablations.md). False in published architectures, but Gemma and the original transformer.",
+    )
     preset: str | None = Field(
         default=None,
         description="A known architecture to begin from, as `qwen3-0.6b`; `groundup show` lists them. What is written "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -31,6 +31,10 @@ class OptimizerTable(Section):
     weight_decay: float = Field(
         default=0.0, ge=0, description="Decoupled weight decay of matrices; gains are never decayed."
     )
+    cautious_decay: bool = Field(
+        default=False,
+        description="Weight decay pulls only at numbers that the update moves towards zero anyway (Chen et al. 2025).",
+    )
     muon_momentum: float = Field(default=0.95, ge=0, lt=1, description="Muon's Nesterov momentum.")
     grad_clip: float | None = Field(
         default=None,
@@ -46,7 +50,7 @@ class OptimizerTable(Section):
 
 
 # What a table of one stage gives another default.
-ScheduleKind = Literal["wsd", "inverse_sqrt"]
+ScheduleKind = Literal["wsd", "cosine", "inverse_sqrt"]
 WarmupFraction = Annotated[float, Field(ge=0, le=1, description="Share of the steps over which the rate rises from 0.")]
 CooldownFraction = Annotated[
     float, Field(ge=0, le=1, description="Share of the steps over which the rate falls at the end.")
@@ -54,18 +58,27 @@ CooldownFraction = Annotated[
 
 
 class ScheduleTable(Section):
-    """The learning rate rises, holds (or sinks slowly), and falls in a straight line."""
+    """The learning rate rises, holds (or sinks slowly), and falls in a straight line or a half cosine."""
 
     kind: ScheduleKind = Field(
         default="wsd",
         description="Between warm-up and cool-down the rate stays (`wsd`: warm-up, stable, decay), or falls with the "
-        "square root of the step (`inverse_sqrt`, Vaswani et al. 2017; with cooldown_fraction = 0 it is theirs).",
+        "square root of the step (`inverse_sqrt`, Vaswani et al. 2017; with cooldown_fraction = 0 it is theirs). "
+        "`cosine` cools down along a half cosine, by default from the end of the warm-up on.",
     )
     warmup_fraction: WarmupFraction = 0.02
     cooldown_fraction: CooldownFraction = 0.5
     final_lr_fraction: float = Field(
         default=0.0, ge=0, le=1, description="The last learning rate as a share of the peak."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _whole_cosine(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or values.get("kind") != "cosine" or "cooldown_fraction" in values:
+            return values
+        warmup = values.get("warmup_fraction", cls.model_fields["warmup_fraction"].default)
+        return {**values, "cooldown_fraction": 1 - warmup} if isinstance(warmup, int | float) else values
 
     @model_validator(mode="after")
     def _fits(self) -> ScheduleTable:

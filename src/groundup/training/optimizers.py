@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -77,7 +78,9 @@ class Muon:
             torch._foreach_lerp_(momenta, gradients, 1 - beta)
             nesterov = torch._foreach_lerp(gradients, momenta, beta)
             updates = list(orthogonalise(torch.stack(nesterov), self.dtype).unbind())
-            if table.weight_decay:
+            if table.cautious_decay:
+                _decay(weights, updates, rate * table.weight_decay)
+            elif table.weight_decay:
                 torch._foreach_mul_(weights, 1 - rate * table.weight_decay)
             torch._foreach_add_(weights, updates, alpha=-rate * max(1.0, rows / columns) ** 0.5)
 
@@ -95,21 +98,35 @@ class Optimizer:
         self.muon = Muon(hidden, table, dtype)
         rest = {n: w for n, w in named.items() if n not in hidden}
         self._rates: list[float] = []
+        self._cautious: list[float] = []
         groups = []
         for names, rate, decay in _adamw_groups(rest, table):
             if names:
-                groups.append({"params": [rest[n] for n in names], "lr": rate, "weight_decay": decay})
+                shrink = 0.0 if table.cautious_decay else decay
+                groups.append({"params": [rest[n] for n in names], "lr": rate, "weight_decay": shrink})
                 self._rates.append(rate)
+                self._cautious.append(decay if table.cautious_decay else 0.0)
         self.adamw = torch.optim.AdamW(groups, betas=table.betas, eps=table.epsilon, fused=True)
         self._rest = rest
 
     def step(self, factor: float, step: int) -> None:
         """One update from the gradients, learning rates scaled by ``factor``; then drop the gradients."""
-        for group, rate in zip(self.adamw.param_groups, self._rates, strict=True):
+        for group, rate, decay in zip(self.adamw.param_groups, self._rates, self._cautious, strict=True):
             group["lr"] = rate * factor
+            if decay:
+                self._decay_cautiously(group, decay)
         self.muon.step(factor, step)
         self.adamw.step()
         self.drop_gradients()
+
+    @torch.no_grad()
+    def _decay_cautiously(self, group: dict[str, Any], decay: float) -> None:
+        """The decay of AdamW's next step, whose direction is that of the first moment after it."""
+        weights = [weight for weight in group["params"] if weight.grad is not None]
+        gradients = [weight.grad for weight in weights if weight.grad is not None]
+        moments = [self.adamw.state[w].get("exp_avg", torch.zeros_like(w)) for w in weights]
+        if weights:
+            _decay(weights, torch._foreach_lerp(moments, gradients, 1 - group["betas"][0]), group["lr"] * decay)
 
     def drop_gradients(self) -> None:
         """Forget the gradients; nothing else changes. This alone is what a skipped step does."""
@@ -135,6 +152,13 @@ class Optimizer:
                 continue
             state = {key: tensors[f"adamw.{name}.{key}"].to(weight.device) for key in keys}
             self.adamw.state[weight] = state
+
+
+def _decay(weights: Sequence[Tensor], updates: Sequence[Tensor], share: float) -> None:
+    """Shrink by a share the numbers of the weights whose sign is that of the update, which moves them towards zero
+    (cautious weight decay, Chen et al. 2025, arXiv 2510.12402, eq. 1)."""
+    for weight, update in zip(weights, updates, strict=True):
+        weight.mul_(1 - share * (update * weight >= 0))
 
 
 def _is_hidden(name: str, weight: Tensor) -> bool:

@@ -1,4 +1,4 @@
-"""The learning-rate schedule: warm-up, stable, decay; or the inverse square root of the original transformer."""
+"""The learning-rate schedule: warm-up, stable, decay; cosine; the inverse square root of the original transformer."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ def lr_factor(step: int, steps: int, table: ScheduleTable) -> float:
     (WSD, Hu et al. 2024, arXiv 2404.06395, section 4; a linear decay to near zero is the best of the shapes tried in
     Hägele et al. 2024, arXiv 2405.18392).
 
+    cosine: the same with a fall along half a cosine, by default over all steps after the warm-up (Loshchilov and Hutter
+    2017, arXiv 1608.03983, eq. 5, one cycle).
+
     inverse_sqrt: min(n / w, sqrt(w / n)) for the n-th update, counted from 1, of w that warm up, which is eq. 3 of
     Vaswani et al. 2017 (arXiv 1706.03762, section 5.3) over its peak; times the fall of the cool-down (Zhai et al.
     2021, arXiv 2106.04560, section 3.5). A warm-up of no step counts as one.
@@ -23,6 +26,8 @@ def lr_factor(step: int, steps: int, table: ScheduleTable) -> float:
     falling = 1.0
     if cooldown and step >= steps - cooldown:
         left = (steps - step) / cooldown
+        if table.kind == "cosine":
+            left = (1 - math.cos(math.pi * left)) / 2
         falling = table.final_lr_fraction + (1 - table.final_lr_fraction) * left
     if table.kind == "inverse_sqrt":
         number, warmup = step + 1, max(1, warmup)
