@@ -56,8 +56,8 @@ Every option of `[model]` alone, switched on in the smallest rung of our ladder 
 of 256 tokens, a vocabulary of 2,048), trained on {tokens / 1e6:.2f} million tokens of Wikipedia's featured articles:
 {tokens // per_update} updates of {per_update:,} tokens, with the recipe's default optimizer and schedule, nothing
 tuned for any of them. {runs} runs of each, with the seeds 1 to {runs}; runs of one seed read the same texts in the same
-order, and what two models have in common begins with the same numbers. The *plain* model is what `[model]` gives with
-`embedding_scale = false`.
+order, and what two models have in common begins with the same numbers. The *plain* model is the
+Qwen3 layout: what `[model]` gives with `embedding_scale = false` and as many key-value heads as queries.
 
 - **bits per byte** of 32,768 tokens of articles held out, the mean of the runs; lower is better.
 - **against plain**: the mean of the paired differences, and its 95 % interval (Student's t, {runs} pairs).
