@@ -12,6 +12,7 @@ from typing import Any
 
 import fsspec
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -216,7 +217,7 @@ def test_errors_say_what_to_do(path: str, what: str, mend: str, monkeypatch: pyt
     assert caught.value.where == "corpus.sources[3]"
 
 
-class _Refusing(type(fsspec.filesystem("memory"))):  # type: ignore[misc]
+class _Refusing(MemoryFileSystem):
     """A store that refuses access as real ones do, by errors of their own."""
 
     cachable = False
@@ -297,7 +298,7 @@ def test_a_dataset_card_is_no_text(monkeypatch: pytest.MonkeyPatch, memory: Any)
     for name in ("README.md", "data/README.md", ".gitattributes"):
         memory.pipe(f"/datasets/a/b/{name}", b"x")
 
-    class Hub(type(memory)):  # type: ignore[misc]
+    class Hub(MemoryFileSystem):
         protocol = "hf"
         root_marker = ""
         cachable = False

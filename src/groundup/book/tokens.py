@@ -18,7 +18,7 @@ from groundup.corpus import read_documents
 from groundup.recipe import Recipe, TrainSection
 from groundup.run import UserError
 from groundup.tokenizer import PackedRows, Tokenizer, TokenShards
-from groundup.tokenizer.alphabet import SPACE, bytes_of_level, bytes_of_piece
+from groundup.tokenizer.alphabet import SPACE
 from groundup.tokenizer.report import advice_for, count_ids
 
 Facts = dict[str, Any]
@@ -56,7 +56,7 @@ def tokenizer(run: Path, recipe: Recipe, metrics: Facts) -> Facts | None:
         "sentence_bytes": len(sentence.encode()),
         "steps": _merge_steps(tool, sentence, merges),
         "first_merges": [
-            {"left": _shown(left, tool), "right": _shown(right, tool), "rank": rank}
+            {"left": token_text(tool.bytes_of(left)), "right": token_text(tool.bytes_of(right)), "rank": rank}
             for rank, (left, right) in enumerate(merges[:FIRST_MERGES], 1)
         ],
         **_statistics(tool, counts, set(specials.values())),
@@ -75,11 +75,6 @@ def _sentence(run: Path) -> str:
     return document.text[:SENTENCE_CHARACTERS]
 
 
-def _shown(spelled: str, tool: Tokenizer) -> str:
-    """A token as tokenizer.json spells it, as readers see it."""
-    return token_text((bytes_of_piece if tool.sentencepiece else bytes_of_level)(spelled))
-
-
 def _words(tool: Tokenizer, sentence: str) -> list[str]:
     """The words of a sentence as tokenizer.json spells them."""
     library = tokenizers.Tokenizer.from_str(tool.json)
@@ -96,7 +91,9 @@ def _merge_steps(tool: Tokenizer, sentence: str, merges: list[tuple[str, ...]]) 
     word = max(words, key=len, default="")
     ranks = {pair: rank for rank, pair in enumerate(merges, 1)}
     pieces = list(word)
-    steps: list[Facts] = [{"pieces": [_shown(piece, tool) for piece in pieces], "rank": None, "pair": None}]
+    steps: list[Facts] = [
+        {"pieces": [token_text(tool.bytes_of(piece)) for piece in pieces], "rank": None, "pair": None}
+    ]
     while True:
         pairs = [(ranks[pair], pair) for pair in zip(pieces, pieces[1:], strict=False) if pair in ranks]
         if not pairs:
@@ -109,9 +106,13 @@ def _merge_steps(tool: Tokenizer, sentence: str, merges: list[tuple[str, ...]]) 
             else:
                 merged.append(piece)
         pieces = merged
-        shown = [_shown(each, tool) for each in (left, right, *pieces)]
+        shown = [token_text(tool.bytes_of(each)) for each in (left, right, *pieces)]
         steps.append({"pieces": shown[2:], "rank": rank, "pair": shown[:2]})
-    return {"word": _shown(word, tool), "states": steps, "words": [_shown(piece, tool) for piece in words]}
+    return {
+        "word": token_text(tool.bytes_of(word)),
+        "states": steps,
+        "words": [token_text(tool.bytes_of(piece)) for piece in words],
+    }
 
 
 def _pattern(content: Facts) -> str:

@@ -29,7 +29,7 @@ from groundup.build.show import (
 )
 from groundup.build.stages import measure
 from groundup.build.translate import open_translator, sample_translations, translators
-from groundup.build.verify import VerifyReport, find_stage, list_runs, open_run, verify
+from groundup.build.verify import VerifyReport, find_stage, list_runs, open_run, origin_of, verify
 
 __all__ = [
     "EXPORTED",
@@ -55,6 +55,7 @@ __all__ = [
     "open_run",
     "open_speaker",
     "open_translator",
+    "origin_of",
     "result_paths",
     "changes_table",
     "results_table",

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from groundup.build.importing import SOURCE, VOCABULARY, facts, imported_architecture
-from groundup.build.verify import find_stage
+from groundup.build.verify import find_stage, origin_of
 from groundup.recipe import ExportSection, ImportSection, Recipe, Stage
 from groundup.run import UserError, log, read_json, read_manifest
 
@@ -146,9 +146,7 @@ def _base(recipe: Recipe, run: Path, name: str) -> Base | None:
     """The checkpoint of others that a stage's model goes back to; None for none."""
     from groundup.interchange import Base
 
-    stage = find_stage(recipe, name)
-    while stage.start is not None:
-        stage = find_stage(recipe, stage.start)
+    stage = origin_of(recipe, name)
     if not isinstance(stage.section, ImportSection):
         return None
     folder = Path(stage.section.source).absolute()

@@ -41,6 +41,15 @@ def find_stage(recipe: Recipe, name: str) -> Stage:
     raise UserError(f"no stage {name!r} in this run", expected=f"one of {names}")
 
 
+def origin_of(recipe: Recipe, name: str) -> Stage:
+    """The stage from which a model's weights come in the end: an import, or training that began at random. Raises
+    UserError for an unknown stage."""
+    stage = find_stage(recipe, name)
+    while stage.start is not None:
+        stage = find_stage(recipe, stage.start)
+    return stage
+
+
 def verify(run: Path) -> VerifyReport:
     """Re-hash every stage of a run, and check that each was made from the inputs now in place."""
     recipe = open_run(run)

@@ -91,12 +91,9 @@ def _of_run(run: Path, stage: str | None) -> Subject:
 
 def _imported(recipe: Recipe, run: Path, name: str) -> dict[str, str]:
     """Where the weights of a stage came from, if they came from a checkpoint of others."""
-    from groundup.build import find_stage, import_facts
+    from groundup.build import import_facts, origin_of
 
-    stage = find_stage(recipe, name)
-    while stage.start is not None:
-        stage = find_stage(recipe, stage.start)
-    if recipe.import_ is None or stage.kind != "import":
+    if recipe.import_ is None or origin_of(recipe, name).kind != "import":
         return {}
     facts = import_facts(run)
     text = f"{facts['family']}, {facts['dtype']}, {facts['tokens']:,} tokens in {facts['rows']:,} rows, from "

@@ -8,7 +8,7 @@ from tokenizers import AddedToken
 
 from groundup.run import UserError
 from groundup.tokenizer.alphabet import SPACE, byte_of_character
-from groundup.tokenizer.tokenizer import read_tokenizer
+from groundup.tokenizer.tokenizer import falls_back_to_bytes, read_tokenizer
 
 
 def extend(
@@ -41,7 +41,7 @@ def extend(
             f"the vocabulary has {first} tokens, and its last id is {max(known.values())}",
             expected="ids from 0 on without a gap",
         )
-    spelled_in_bytes = not getattr(tokenizer.model, "byte_fallback", False)
+    spelled_in_bytes = not falls_back_to_bytes(tokenizer)
     pieces: dict[int, list[int]] = {}
     seen: set[str] = set()
     for number, token in enumerate(tokens):

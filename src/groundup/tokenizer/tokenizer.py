@@ -39,9 +39,7 @@ class Tokenizer:
         self.endoftext, self.pad, self.system, self.user, self.assistant, self.end, self.tool = (
             self.special_id(token) for token in (ENDOFTEXT, PAD, SYSTEM, USER, ASSISTANT, END, TOOL)
         )
-        self._model = json_format.loads(json)["model"]
-        self.sentencepiece: bool = self._model.get("byte_fallback") is True
-        self._bytes_of = bytes_of_piece if self.sentencepiece else bytes_of_level
+        self.sentencepiece = falls_back_to_bytes(self._tokenizer)
         added = self._tokenizer.get_added_tokens_decoder()
         self._special = {number: token.content for number, token in added.items() if token.special}
         self._added = {number: token.content for number, token in added.items() if not token.special}
@@ -135,8 +133,13 @@ class Tokenizer:
 
     def merges(self) -> list[tuple[bytes, bytes]]:
         """What is merged, in the order it was learned."""
-        split = (pair.split(" ") if isinstance(pair, str) else pair for pair in self._model["merges"])
-        return [(self._bytes_of(left), self._bytes_of(right)) for left, right in split]
+        pairs = json_format.loads(self.json)["model"]["merges"]
+        split = (pair.split(" ") if isinstance(pair, str) else pair for pair in pairs)
+        return [(self.bytes_of(left), self.bytes_of(right)) for left, right in split]
+
+    def bytes_of(self, spelled: str) -> bytes:
+        """The bytes of a token, or of a part of one, as tokenizer.json spells it."""
+        return bytes_of_piece(spelled) if self.sentencepiece else bytes_of_level(spelled)
 
     def special_ids(self) -> dict[str, int]:
         """Every special token, reserved ones too, and its id."""
@@ -161,7 +164,7 @@ class Tokenizer:
             if number in self._added:
                 contents[number] = token.encode()
             elif number not in self._special:
-                contents[number] = self._bytes_of(token)
+                contents[number] = self.bytes_of(token)
         return contents
 
 
@@ -173,6 +176,11 @@ def read_tokenizer(json: str, where: str | None = None) -> tokenizers.Tokenizer:
         raise UserError(f"not a tokenizer.json: {error}", where=where) from error
     tokenizer.encode_special_tokens = True
     return tokenizer
+
+
+def falls_back_to_bytes(tokenizer: tokenizers.Tokenizer) -> bool:
+    """Whether the tokens are characters, and bytes only where there is none: SentencePiece's way."""
+    return getattr(tokenizer.model, "byte_fallback", False) is True
 
 
 def mended(text: str) -> str:

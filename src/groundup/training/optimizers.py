@@ -97,36 +97,35 @@ class Optimizer:
         hidden = {n: w for n, w in named.items() if table.muon_lr > 0 and _is_hidden(n, w)}
         self.muon = Muon(hidden, table, dtype)
         rest = {n: w for n, w in named.items() if n not in hidden}
-        self._rates: list[float] = []
-        self._cautious: list[float] = []
         groups = []
         for names, rate, decay in _adamw_groups(rest, table):
             if names:
-                shrink = 0.0 if table.cautious_decay else decay
-                groups.append({"params": [rest[n] for n in names], "lr": rate, "weight_decay": shrink})
-                self._rates.append(rate)
-                self._cautious.append(decay if table.cautious_decay else 0.0)
+                plain, cautious = (0.0, decay) if table.cautious_decay else (decay, 0.0)
+                weights = [rest[n] for n in names]
+                groups.append({"params": weights, "peak_lr": rate, "weight_decay": plain, "cautious": cautious})
         self.adamw = torch.optim.AdamW(groups, betas=table.betas, eps=table.epsilon, fused=True)
         self._rest = rest
 
     def step(self, factor: float, step: int) -> None:
         """One update from the gradients, learning rates scaled by ``factor``; then drop the gradients."""
-        for group, rate, decay in zip(self.adamw.param_groups, self._rates, self._cautious, strict=True):
-            group["lr"] = rate * factor
-            if decay:
-                self._decay_cautiously(group, decay)
+        for group in self.adamw.param_groups:
+            group["lr"] = group["peak_lr"] * factor
+            if group["cautious"]:
+                self._decay_cautiously(group)
         self.muon.step(factor, step)
         self.adamw.step()
         self.drop_gradients()
 
     @torch.no_grad()
-    def _decay_cautiously(self, group: dict[str, Any], decay: float) -> None:
+    def _decay_cautiously(self, group: dict[str, Any]) -> None:
         """The decay of AdamW's next step, whose direction is that of the first moment after it."""
         weights = [weight for weight in group["params"] if weight.grad is not None]
         gradients = [weight.grad for weight in weights if weight.grad is not None]
         moments = [self.adamw.state[w].get("exp_avg", torch.zeros_like(w)) for w in weights]
         if weights:
-            _decay(weights, torch._foreach_lerp(moments, gradients, 1 - group["betas"][0]), group["lr"] * decay)
+            _decay(
+                weights, torch._foreach_lerp(moments, gradients, 1 - group["betas"][0]), group["lr"] * group["cautious"]
+            )
 
     def drop_gradients(self) -> None:
         """Forget the gradients; nothing else changes. This alone is what a skipped step does."""
