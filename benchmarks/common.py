@@ -88,6 +88,14 @@ def peer_python(name: str) -> Path:
     return python
 
 
+def checkout(name: str) -> str:
+    """A peer that is a repository only. Raises UnavailableError where $PEERS has no checkout of it."""
+    folder = Path(os.environ.get("PEERS", ROOT.parent / "peers")).expanduser() / name
+    if not folder.is_dir():
+        raise UnavailableError(f"no checkout of {name} at {folder}; $PEERS names the folder of checkouts")
+    return str(folder)
+
+
 @dataclass(frozen=True)
 class Cost:
     """What one run of a command took: seconds of CPU and on the clock, and at its peak bytes of memory (PSS).

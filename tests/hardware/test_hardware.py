@@ -5,8 +5,16 @@ import shutil
 import pytest
 import torch
 
-from groundup import hardware
-from groundup.hardware import Hardware, can_compile, cpp_compiler, matrix_probe, physical_cores, resolve, usable_memory
+from groundup.hardware import (
+    Hardware,
+    can_compile,
+    cpp_compiler,
+    matrix_probe,
+    physical_cores,
+    resolve,
+    settle,
+    usable_memory,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -21,8 +29,8 @@ def _never(*_, **__):
 
 
 def test_explicit_wishes_are_taken_without_a_probe(monkeypatch):
-    monkeypatch.setattr(hardware, "matrix_probe", _never)
-    monkeypatch.setattr(hardware, "can_compile", _never)
+    monkeypatch.setattr(settle, "matrix_probe", _never)
+    monkeypatch.setattr(settle, "can_compile", _never)
     found = resolve(device="cpu", precision="fp32", compile=False, threads=1)
     assert found == Hardware("cpu", "fp32", False, 1, {})
     assert found.bits() == {"device": "cpu", "precision": "fp32", "compile": False}
@@ -39,15 +47,15 @@ def test_explicit_wishes_are_taken_without_a_probe(monkeypatch):
     ],
 )
 def test_precision_is_what_the_probe_found_worthwhile(monkeypatch, rates, precision):
-    monkeypatch.setattr(hardware, "matrix_probe", lambda device, threads: rates)
+    monkeypatch.setattr(settle, "matrix_probe", lambda device, threads: rates)
     found = resolve(device="cpu", precision="auto", compile=False, threads=2)
     assert found.precision == precision
     assert found.matrix_gflops == rates
 
 
 def test_what_was_settled_is_never_probed_again(monkeypatch):
-    monkeypatch.setattr(hardware, "matrix_probe", _never)
-    monkeypatch.setattr(hardware, "can_compile", _never)
+    monkeypatch.setattr(settle, "matrix_probe", _never)
+    monkeypatch.setattr(settle, "can_compile", _never)
     stored = Hardware("cpu", "bf16", True, 3, {"fp32": 1.0, "bf16": 2.0})
     again = resolve(device="auto", precision="auto", compile="auto", threads="auto", stored=stored.as_dict())
     assert again == stored
@@ -56,14 +64,14 @@ def test_what_was_settled_is_never_probed_again(monkeypatch):
 
 
 def test_another_device_is_settled_anew(monkeypatch):
-    monkeypatch.setattr(hardware, "matrix_probe", lambda device, threads: {"fp32": 5.0, "bf16": 1.0})
+    monkeypatch.setattr(settle, "matrix_probe", lambda device, threads: {"fp32": 5.0, "bf16": 1.0})
     stored = Hardware("cuda", "bf16", True, 3, {"fp32": 1.0, "bf16": 2.0}).as_dict()
     found = resolve(device="cpu", precision="auto", compile=False, threads=1, stored=stored)
     assert found == Hardware("cpu", "fp32", False, 1, {"fp32": 5.0, "bf16": 1.0})
 
 
 def test_a_device_that_is_not_there_is_refused(monkeypatch):
-    monkeypatch.setattr(hardware, "usable_devices", lambda: ["cpu"])
+    monkeypatch.setattr(settle, "usable_devices", lambda: ["cpu"])
     with pytest.raises(ValueError, match="'cuda' is not usable here; usable: cpu"):
         resolve(device="cuda", precision="fp32", compile=False, threads=1)
 

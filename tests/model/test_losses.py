@@ -5,8 +5,10 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from groundup.model import IGNORE, bits_per_byte, cross_entropy_sum, scored_logprobs, token_logprobs
+from groundup.model import IGNORE, bits_per_byte, cross_entropy_sum, losses, scored_logprobs, token_logprobs
+from groundup.model.losses import Head
 
 
 def test_logprobs_equal_a_float64_log_softmax():
@@ -69,3 +71,43 @@ def test_bits_per_byte_closed_form():
     assert bits_per_byte(7 * math.log(2), 7) == pytest.approx(1.0)
     with pytest.raises(ValueError, match="of 0 bytes"):
         bits_per_byte(1.0, 0)
+
+
+class Largest(TorchDispatchMode):
+    """Notes how many numbers the largest new tensor of a passage has."""
+
+    numbers = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        found = func(*args, **(kwargs or {}))
+        for tensor in found if isinstance(found, tuple | list) else [found]:
+            if isinstance(tensor, torch.Tensor):
+                self.numbers = max(self.numbers, tensor.numel())
+        return found
+
+
+@pytest.mark.parametrize("softcap", [None, 3.0])
+def test_in_pieces_the_same_values_and_gradients_from_fewer_logits_at_a_time(softcap, monkeypatch):
+    torch.manual_seed(1)
+    hidden = torch.randn(2, 19, 6, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(50, 6, dtype=torch.float64, requires_grad=True)
+    targets = torch.randint(50, (2, 19))
+    targets[0, 3:9] = IGNORE
+    found = []
+    for most in (2**26, 7 * 50):
+        monkeypatch.setattr(losses, "MOST_LOGITS", most)
+        with Largest() as largest:
+            total = cross_entropy_sum(hidden, Head(weight, softcap), targets)
+            gradients = torch.autograd.grad(total, (hidden, weight))
+        found.append((total, *gradients))
+        scored = int((targets != IGNORE).sum())
+        assert largest.numbers == (scored * 50 if most == 2**26 else 7 * 50)
+    for whole, pieces in zip(*found, strict=True):
+        torch.testing.assert_close(pieces, whole, rtol=1e-12, atol=1e-12)
+
+
+def test_more_tokens_of_vocabulary_than_logits_allowed_are_done_token_by_token(monkeypatch):
+    monkeypatch.setattr(losses, "MOST_LOGITS", 10)
+    hidden, weight, targets = torch.randn(5, 4), torch.randn(20, 4), torch.randint(20, (5,))
+    expected = F.cross_entropy(hidden @ weight.T, targets, reduction="none")
+    torch.testing.assert_close(-token_logprobs(hidden, weight, targets), expected)

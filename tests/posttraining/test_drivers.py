@@ -23,7 +23,7 @@ from groundup.training.checkpoint import checkpoints
 pytestmark = pytest.mark.usefixtures("reproducible_kernels")
 PEOPLE, PLACES = ("Mia", "Tom", "Ana"), ("park", "hill", "lake")
 STORIES = [(f"{who} went to the {place}. Where is {who}?", who, place) for who in PEOPLE for place in PLACES]
-TIMES = ("seconds", "tokens_per_second", "gflops", "mfu", "data_wait", "data_start")
+TIMES = ("seconds", "tokens_per_second", "gflops", "mfu", "mfu_palm", "data_wait", "data_start", "peak_memory")
 
 
 @pytest.fixture

@@ -34,7 +34,7 @@ from groundup.recipe import (
 from groundup.recipe.docs import recipe_markdown
 from groundup.recipe.overrides import apply_overrides, parse_override
 
-NAMES = ("finetune", "laptop", "own-text", "seq2seq", "shakespeare", "smoke", "web")
+NAMES = ("finetune", "ladder", "laptop", "own-text", "seq2seq", "shakespeare", "smoke", "web")
 text = st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=20)
 counts = st.integers(1, 10**9)
 positive = st.floats(1e-9, 1e6, allow_subnormal=False)
@@ -109,7 +109,7 @@ def test_smoke_leaves_nothing_to_a_probe():
     for section in (recipe.pretrain, recipe.sft, recipe.dpo):
         assert section.steps is not None
         assert section.micro_batch != "auto"
-    others = ("import", "seq2seq")  # of recipes that begin elsewhere
+    others = ("import", "ladder", "seq2seq")  # of recipes that begin elsewhere
     assert [stage.kind for stage in recipe.ordered_stages()] == [kind for kind in KINDS if kind not in others]
 
 

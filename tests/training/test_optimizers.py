@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from groundup.model import Architecture, Transformer, initialise
+from groundup.model import Architecture, Transformer, fresh_model, initialise
 from groundup.recipe import OptimizerTable, ScheduleTable
 from groundup.training import Optimizer, lr_factor, orthogonalise
 from groundup.training.guard import PATIENCE, READY, Guard
@@ -230,3 +230,22 @@ def test_each_expert_is_a_matrix_and_routers_are_adamw_s():
     assert not any("embed" in name for name in hidden)
     stack = torch.randn(3, 4, 6)
     assert torch.equal(orthogonalise(stack)[1], orthogonalise(stack[1:2])[0])
+
+
+def test_rates_of_adamw_follow_the_width_and_those_of_muon_and_gains_do_not():
+    table = OptimizerTable(muon_lr=0.0, adamw_lr=0.01, embedding_lr=0.2, base_width=ARCH.hidden_size * 4)
+    groups = Optimizer(Transformer(ARCH), table).adamw.param_groups
+    assert [group["peak_lr"] for group in groups] == pytest.approx([0.2 * 2, 0.01 * 4, 0.01])
+    plain = Optimizer(Transformer(ARCH), table.model_copy(update={"base_width": None})).adamw.param_groups
+    assert [group["peak_lr"] for group in plain] == pytest.approx([0.2, 0.01, 0.01])
+
+    torch.manual_seed(1)
+    weights = []
+    for base in (None, 4 * ARCH.hidden_size):
+        model = fresh_model(ARCH, 1)
+        optimizer = Optimizer(model, OptimizerTable(muon_lr=0.1, base_width=base))
+        for name, weight in model.named_parameters():
+            weight.grad = torch.full_like(weight, 0.5) if ".q_proj." in name else torch.zeros_like(weight)
+        optimizer.step(1.0, 0)
+        weights.append(model.model.layers[0].self_attn.q_proj.weight.detach().clone())
+    assert torch.equal(*weights)

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 import typst
 
-from groundup.book import curves, data, opening, scores, shape, talk, tokens
+from groundup.book import curves, data, ladder, opening, scores, shape, talk, tokens
 from groundup.book.listings import listings
 from groundup.book.text import visible_everywhere
 from groundup.interchange import load_model
@@ -53,13 +53,15 @@ def gather(section: BookSection, run: Path, recipe: Recipe, note: Callable[[str]
     world = data.uses_storyworld(recipe)
     tokenizer = tokens.tokenizer(run, recipe, done["tokenizer"].metrics) if "tokenizer" in done else None
     vocabulary = tokenizer["vocabulary_size"] if tokenizer else 0
+    described = run_facts["models"] or ladder.largest(run, recipe, done)
     content: Facts = {
         "run": run_facts,
         "code": listings(),
         "corpus": data.corpus(run, recipe) if "corpus" in done else None,
         "world": data.story_world(recipe.run.seed) if world else None,
         "tokenizer": tokenizer,
-        "model": shape.architecture(run, recipe, run_facts["models"], vocabulary) if tokenizer else None,
+        "model": shape.architecture(run, recipe, described, vocabulary) if tokenizer else None,
+        "ladders": [],
         "training": [],
         "evaluation": [],
         "row_mask": curves.row_mask(run, recipe) if tokenizer else None,
@@ -71,10 +73,13 @@ def gather(section: BookSection, run: Path, recipe: Recipe, note: Callable[[str]
             continue
         if stage.kind in DECODER_KINDS:
             content["training"].append(curves.training(run, stage, done[stage.name]))
+        elif stage.kind == "ladder":
+            content["ladders"].append(ladder.climbed(run, stage))
         elif stage.kind == "evaluate":
             content["evaluation"].append(scores.evaluation(run, recipe, stage.name))
         elif stage.kind == "export":
             content["export"].append(_export(run, stage.name, done[stage.name]))
+    content["ladders"] = [each for each in content["ladders"] if each]
     content["evaluation"] = [each for each in content["evaluation"] if each]
     if run_facts["models"] and tokenizer:
         note("asking the models")

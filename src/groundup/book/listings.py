@@ -17,6 +17,7 @@ from groundup.model.feed_forward import FeedForward
 from groundup.model.initialise import lookup_attention
 from groundup.model.norm import RMSNorm
 from groundup.model.positions import rotary_table, rotate
+from groundup.planning.scaling import _profile as law_profile
 from groundup.posttraining import answer_logprobs, dpo_loss
 from groundup.run import bootstrap_ratio, wilson
 from groundup.storyworld import judge_answer
@@ -54,6 +55,7 @@ SHOWN: dict[str, Callable[..., Any]] = {
     "orthogonalise": orthogonalise,
     "muon_step": Muon.step,
     "lr_factor": lr_factor,
+    "law_profile": law_profile,
     "gradients": Trainer.gradients,
     "guard": Guard.accepts,
     "restore": Trainer.restore,

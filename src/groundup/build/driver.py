@@ -33,7 +33,7 @@ from groundup.run import (
 )
 
 # Below a training stage, what serves resuming and is no part of the result.
-_NOT_RESULTS = ("checkpoints/*", ".*")
+_NOT_RESULTS = ("checkpoints/*", "*/checkpoints/*", "trackers/*", "*/trackers/*", ".*")
 
 
 @dataclass(frozen=True)
@@ -66,12 +66,14 @@ def build(
             made, so that one that can't be made leaves the run as it was.
 
     Raises:
-        UserError: an unknown stage, a missing input, an export that can't be, a run in which another process builds.
+        UserError: an unknown stage, a missing input, an export that can't be, a tracker that is not installed, a run in
+            which another process builds.
         Interrupted: SIGINT or SIGTERM; calling again carries on.
     """
     begun = time.monotonic()
     chosen = choose_stages(recipe, only, until)
     require_exportable(recipe, run, chosen)
+    _require_trackers(recipe, chosen)
     with run_lock(run), stop_on_signals() as stop:
         remove_leftovers(run)
         record = RunRecord(run)
@@ -122,6 +124,14 @@ def choose_stages(recipe: Recipe, only: Sequence[str], until: str | None) -> lis
     if until is not None:
         stages = stages[: names.index(until) + 1]
     return [stage for stage in stages if not only or stage.name in only]
+
+
+def _require_trackers(recipe: Recipe, chosen: Sequence[Stage]) -> None:
+    """Raise UserError for a tracker whose package is missing now, not after the stages before training."""
+    if recipe.run.trackers and any(stage.kind in TRAINING_KINDS for stage in chosen):
+        from groundup.training import require_trackers
+
+        require_trackers(recipe.run.trackers)
 
 
 def is_done(run: Path, name: str, fingerprint: str) -> bool:
@@ -205,6 +215,7 @@ class _Maker:
             self._fingerprints[stage.name],
             self._fingerprints,
             self._stop,
+            self._record.settle_peak,
         )
 
 

@@ -15,6 +15,7 @@ from groundup.recipe import (
     DpoSection,
     EvaluateSection,
     ImportSection,
+    LadderSection,
     PretrainSection,
     Recipe,
     Seq2SeqSection,
@@ -23,6 +24,7 @@ from groundup.recipe import (
     TokenizerSection,
     TrainSection,
     nearest,
+    rung_model,
 )
 from groundup.run import UserError, fingerprint, read_json, sha256_file, write_json
 from groundup.tokenizer import adopted_files
@@ -33,6 +35,7 @@ FORMATS = {
     "import": 1,
     "corpus": 2,
     "tokenizer": 3,
+    "ladder": 1,
     "pretrain": 2,
     "sft": 2,
     "dpo": 2,
@@ -81,6 +84,9 @@ def stage_fingerprints(
             content["hardware"] = hardware.bits()
         if isinstance(stage.section, PretrainSection) and stage.start is None:
             content["model"] = recipe.model.model_dump(mode="json")
+        if isinstance(stage.section, LadderSection):
+            models = [recipe.model, *(rung_model(recipe.model, rung) for rung in stage.section.rungs)]
+            content["models"] = [model.model_dump(mode="json") for model in models]
         if isinstance(stage.section, EvaluateSection) and ANSWERS in stage.section.tasks:
             content["conversations"] = [
                 [tuning.section.model_dump(mode="json")["data"], [hash_file(path) for path in external_paths(tuning)]]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from pathlib import Path
 from typing import Any
 
 import groundup
-from groundup.hardware import Hardware, resolve
+from groundup.hardware import Hardware, Peak, device_name, find_peak, resolve
 from groundup.recipe import HardwareSection
 from groundup.run import UserError, git_state, machine, now, read_json, versions, write_json
 
@@ -61,6 +62,26 @@ class RunRecord:
             self._content["hardware"] = hardware.as_dict()
             self._save()
         return hardware
+
+    def settle_peak(self, hardware: Hardware) -> Hardware:
+        """The hardware with the peak that utilisation is a share of: found once for this run, and synced to disk.
+
+        It is found anew where the run goes on elsewhere, or otherwise: it changes no bit of a result.
+        """
+        asked = {
+            "device": device_name(hardware.device),
+            "processor": machine()["processor"],
+            "precision": hardware.precision,
+            "threads": hardware.threads,
+        }
+        stored = self._content.get("peak")
+        if isinstance(stored, dict) and all(stored.get(key) == value for key, value in asked.items()):
+            return dataclasses.replace(hardware, peak=Peak(stored["gflops"], stored["source"], stored["device"]))
+        peak = find_peak(hardware.device, hardware.precision, threads=hardware.threads)
+        if peak is not None:
+            self._content["peak"] = {**peak.as_dict(), **asked}
+            self._save()
+        return dataclasses.replace(hardware, peak=peak)
 
     def stage(self, name: str) -> dict[str, Any]:
         """What is known of a stage: fingerprint, started, finished, seconds."""

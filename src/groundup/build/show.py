@@ -113,6 +113,8 @@ def result_paths(recipe: Recipe, run: Path) -> dict[str, str]:
     for stage in recipe.ordered_stages():
         if stage.kind == "book":
             candidates.append((stage.name, run / stage.name / "book.pdf"))
+        elif stage.kind == "ladder":
+            candidates.append((stage.name, run / stage.name / "ladder.json"))
         elif stage.kind == "export":
             candidates.append((stage.name, run / stage.name / "hf"))
             candidates.append((f"{stage.name} (gguf)", run / stage.name / "model.gguf"))

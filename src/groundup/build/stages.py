@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from groundup.build.exporting import EXPORTED, export_model, tell_replaced
 from groundup.build.importing import SOURCE, import_source
@@ -23,6 +23,7 @@ from groundup.recipe import (
     EvaluateSection,
     ExportSection,
     ImportSection,
+    LadderSection,
     PretrainSection,
     Recipe,
     Seq2SeqSection,
@@ -33,6 +34,9 @@ from groundup.recipe import (
 )
 from groundup.run import log
 
+if TYPE_CHECKING:
+    from groundup.training import Tracking
+
 Metrics = Mapping[str, Any]
 _Section = TypeVar("_Section")
 _Training = TypeVar("_Training", bound=TrainSection)
@@ -40,7 +44,8 @@ _Training = TypeVar("_Training", bound=TrainSection)
 
 @dataclass(frozen=True)
 class Context:
-    """What a stage is made from. ``out`` is where it writes; ``stop`` says whether a signal came."""
+    """What a stage is made from. ``out`` is where it writes; ``stop`` says whether a signal came; ``settle_peak`` adds
+    to the hardware what utilisation is measured against, which may take a second or two."""
 
     recipe: Recipe
     run: Path
@@ -50,6 +55,7 @@ class Context:
     fingerprint: str
     fingerprints: Mapping[str, str]
     stop: Callable[[], bool]
+    settle_peak: Callable[[Hardware], Hardware]
 
     @property
     def seed(self) -> int:
@@ -79,6 +85,22 @@ class Context:
         if isinstance(section.micro_batch, int):  # about as many tokens at a time as before
             changes["micro_batch"] = section.micro_batch * (section.sequence_length // context)
         return section.model_copy(update=changes)
+
+    def ready_to_train(self) -> Hardware:
+        """The hardware with its peak, PyTorch set to its threads."""
+        hardware = self.settle_peak(self.hardware)
+        hardware.apply()
+        return hardware
+
+    @property
+    def tracking(self) -> Tracking | None:
+        """The trackers that are told of training; None where the recipe names none."""
+        from groundup.training import Tracking
+
+        run = self.recipe.run
+        if not run.trackers:
+            return None
+        return Tracking(run.trackers, run.tracking, run.name, self.run, self.recipe.model_dump(mode="json"))
 
     @property
     def work(self) -> Path:
@@ -141,6 +163,22 @@ def pretrain(context: Context) -> Metrics:
     return _trained(context, partial(pretrain, context.training_section(PretrainSection), context.recipe.model))
 
 
+def ladder(context: Context) -> Metrics:
+    """Token shards to models of several sizes, and a law of their losses."""
+    from groundup.planning import ladder
+
+    return ladder(
+        context.section(LadderSection),
+        context.recipe.model,
+        run=context.run,
+        out=context.out,
+        seed=context.seed,
+        hardware=context.ready_to_train(),
+        fingerprint=context.fingerprint,
+        should_stop=context.stop,
+    )
+
+
 def sft(context: Context) -> Metrics:
     """Conversations to a model that answers."""
     from groundup.posttraining import sft
@@ -157,15 +195,15 @@ def dpo(context: Context) -> Metrics:
 
 def _trained(context: Context, train: Callable[..., Metrics]) -> Metrics:
     """Train a decoder with what all kinds of training ask for."""
-    context.hardware.apply()
     return train(
         run=context.run,
         out=context.out,
         start=context.start,
         seed=context.seed,
-        hardware=context.hardware,
+        hardware=context.ready_to_train(),
         fingerprint=context.fingerprint,
         should_stop=context.stop,
+        tracking=context.tracking,
     )
 
 
@@ -173,14 +211,14 @@ def seq2seq(context: Context) -> Metrics:
     """Sentence pairs to a translator, and its results.json."""
     from groundup.training import seq2seq
 
-    context.hardware.apply()
     return seq2seq(
         context.section(Seq2SeqSection),
         out=context.out,
         seed=context.seed,
-        hardware=context.hardware,
+        hardware=context.ready_to_train(),
         fingerprint=context.fingerprint,
         should_stop=context.stop,
+        tracking=context.tracking,
     )
 
 
@@ -237,6 +275,7 @@ ADAPTERS: Mapping[str, Callable[[Context], Metrics]] = {
     "import": import_,
     "corpus": corpus,
     "tokenizer": tokenizer,
+    "ladder": ladder,
     "pretrain": pretrain,
     "sft": sft,
     "dpo": dpo,

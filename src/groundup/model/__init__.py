@@ -19,7 +19,7 @@ from groundup.model.architecture import Architecture
 from groundup.model.attend import attend, attend_reference
 from groundup.model.block import Block
 from groundup.model.context import Cache, Routing
-from groundup.model.count import ParameterCount, flops_per_token, parameter_count
+from groundup.model.count import ParameterCount, flops_per_token, palm_flops_per_token, parameter_count
 from groundup.model.encoder_decoder import (
     EncoderDecoder,
     EncoderDecoderArchitecture,
@@ -72,6 +72,7 @@ __all__ = [
     "grow_vocabulary",
     "initialise",
     "initialise_encoder_decoder",
+    "palm_flops_per_token",
     "parameter_count",
     "renew_blocks",
     "router_z_loss",

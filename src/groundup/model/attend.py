@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from groundup.model.attend_cpu import attend_cpu, pays
 from groundup.model.flex import attend_flex
 from groundup.model.masks import Scoring, Sight, causal_mask
 
@@ -66,6 +67,9 @@ def attend(q: Tensor, k: Tensor, v: Tensor, sight: Sight, rule: Scoring) -> Tens
         return attend_flex(q, k, v, sight, rule)
     if rule.softcap is not None:
         return reference_kernel(q, k, v, sight, rule)
+    plain = rule.slopes is None and rule.sinks is None and not rule.dropout and v.shape == k.shape
+    if plain and sight.mask is not None and pays(q, k):
+        return attend_cpu(q, k, v, sight, rule.scale)
     # Shared heads left unrepeated make a decoding step's attention on a CPU 2 to 17 times cheaper; CUDA's kernel for
     # masks takes none.
     grouped = q.device.type == "cpu"

@@ -110,6 +110,17 @@ def flops_per_token(arch: Architecture, context: int) -> float:
     return 6.0 * _matrix_parameters(arch) + scores
 
 
+def palm_flops_per_token(arch: Architecture, context: int) -> float:
+    """Training FLOPs for one token of a row of ``context`` tokens, by the convention of PaLM (Chowdhery et al. 2022,
+    arXiv 2204.02311, appendix B): 6N + 12 · layers · heads · head_dim · context.
+
+    N is as in :func:`flops_per_token`, parameters that multiply. Every layer's scores count as the full square, whether
+    a token sees what comes after it or not, and beyond windows: more than is computed, but what most others report.
+    """
+    layers = arch.layers + arch.predict_ahead
+    return 6.0 * _matrix_parameters(arch) + 6.0 * layers * arch.heads * (arch.key_dim + arch.value_dim) * context
+
+
 def attention_flops(arch: Architecture, layer: int, context: int) -> float:
     """Training FLOPs of one layer's attention scores and of their product with the values, for one token.
 

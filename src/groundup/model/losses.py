@@ -7,14 +7,18 @@ update, so that neither micro-batches nor processes change the gradient.
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 IGNORE = -100
 """The target of a place where nothing is scored."""
+MOST_LOGITS = 2**26
+"""Logits in memory at a time: 256 MiB of float32 in the forward pass, and as much again in the backward."""
 
 
 class Head(NamedTuple):
@@ -41,14 +45,29 @@ def token_logprobs(hidden: Tensor, head: Head | Tensor, targets: Tensor, tempera
         targets: [N] int64 token ids, or IGNORE.
         temperature: what the logits are divided by first.
 
+    No more than :data:`MOST_LOGITS` logits exist at a time: beyond that the tokens are done in pieces, and the backward
+    pass makes each piece's logits again.
+
     Returns:
         [N] log-probabilities in float32 at least.
     """
     head = Head(head) if isinstance(head, Tensor) else head
-    logits = F.linear(hidden, head.weight)
+    rows = max(1, MOST_LOGITS // len(head.weight))
+    if len(hidden) <= rows:
+        return _logprobs(hidden, head.weight, targets, head.softcap, temperature)
+    # Pieces of one size, so that a compiled graph has one shape of them.
+    rows = math.ceil(len(hidden) / math.ceil(len(hidden) / rows))
+    pieces = zip(torch.split(hidden, rows), torch.split(targets, rows), strict=True)
+    again = partial(checkpoint, _logprobs, use_reentrant=False, preserve_rng_state=False)
+    return torch.cat([again(piece, head.weight, wanted, head.softcap, temperature) for piece, wanted in pieces])
+
+
+def _logprobs(hidden: Tensor, weight: Tensor, targets: Tensor, softcap: float | None, temperature: float) -> Tensor:
+    """:func:`token_logprobs` in one piece."""
+    logits = F.linear(hidden, weight)
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    if head.softcap is not None:
-        logits = head.softcap * torch.tanh(logits / head.softcap)
+    if softcap is not None:
+        logits = softcap * torch.tanh(logits / softcap)
     if temperature != 1.0:
         logits = logits / temperature
     return -F.cross_entropy(logits, targets, ignore_index=IGNORE, reduction="none")

@@ -8,6 +8,7 @@ import math
 import torch
 from torch import Tensor
 
+from groundup.model.layers import written_out
 from groundup.recipe.model import RopeScaling
 
 Rotary = tuple[Tensor, Tensor]
@@ -33,9 +34,8 @@ def rotary_table(
     frequencies, gain = stretched(1.0 / theta**exponents, theta, scaling)
     angles = positions.float()[..., None] * frequencies  # [B, T, width / 2]
     angles = torch.cat((angles, angles), dim=-1)[:, None]
-    if gain == 1.0 or not gained:
-        return angles.cos(), angles.sin()
-    return angles.cos() * gain, angles.sin() * gain
+    gain = gain if gained else 1.0
+    return written_out(angles.cos() * gain), written_out(angles.sin() * gain)
 
 
 def stretched(frequencies: Tensor, theta: float, scaling: RopeScaling | None) -> tuple[Tensor, float]:
@@ -80,8 +80,8 @@ def attention_gain(scaling: RopeScaling | None) -> float:
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turn each pair (x_i, x_{i + d/2}) of [B, H, T, d] by its position's angle; the dtype of ``x`` is kept."""
     left, right = x.chunk(2, dim=-1)
-    turned = torch.cat((-right, left), dim=-1)
-    return x * cos.to(x.dtype) + turned * sin.to(x.dtype)
+    cos, sin = (half.to(x.dtype)[..., : left.shape[-1]] for half in (cos, sin))
+    return torch.cat((left * cos - right * sin, right * cos + left * sin), dim=-1)
 
 
 def sinusoidal_table(length: int, width: int) -> Tensor:

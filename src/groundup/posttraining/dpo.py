@@ -24,10 +24,12 @@ from groundup.run import UserError, atomic_path, progress, sha256_file
 from groundup.tokenizer import Tokenizer, encode_chat
 from groundup.training import (
     Job,
+    Tracking,
     autocast,
     decoder_flops,
     load_start,
     make_plan,
+    plain_words,
     prepare,
     sampler,
     save_final,
@@ -142,7 +144,7 @@ def reference_logprobs(
             result[at, 0] = chosen[present].float().cpu().numpy()
             result[at, 1] = rejected[present].float().cpu().numpy()
             bar.advance(len(numbers))
-    with atomic_path(path) as temporary:
+    with plain_words(path.parent.name, path.parent), atomic_path(path) as temporary:
         save_file({"logprobs": result}, temporary, {"key": key})
     return result
 
@@ -157,6 +159,7 @@ def dpo(
     hardware: Hardware,
     fingerprint: str,
     should_stop: Callable[[], bool],
+    tracking: Tracking | None = None,
 ) -> dict[str, Any]:
     """Align the weights in ``start`` on the section's pairs and write ``out``/final.
 
@@ -219,6 +222,7 @@ def dpo(
         seed=seed,
         should_stop=should_stop,
         sample=sampler(section.sample_prompts, chat_prompt(tokenizer), tokenizer, tokenizer.end, seed),
+        tracking=tracking,
     )
     metrics = train(job)
     save_final(model, out)

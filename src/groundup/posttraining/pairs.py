@@ -192,6 +192,10 @@ class PairSource:
             self._cached = cached
         return cached[1]
 
+    def passes(self, step: int) -> float:
+        """Passes over the pairs in the first ``step`` updates."""
+        return step * self.per_update / len(self.pairs)
+
     def update(self, step: int) -> PairBatch:
         """The rows of one update."""
         return self.batch(self.chosen_pairs(step))

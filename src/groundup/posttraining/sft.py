@@ -20,7 +20,7 @@ from groundup.tokenizer import (
     dtype_for,
     encode_chat,
 )
-from groundup.training import load_start, prepare, sampler, train_on_rows, validator
+from groundup.training import Tracking, load_start, prepare, sampler, train_on_rows, validator
 
 HELD_OUT = 64
 """One conversation in so many, by the checksum of its text, validates and never trains."""
@@ -97,6 +97,7 @@ def sft(
     hardware: Hardware,
     fingerprint: str,
     should_stop: Callable[[], bool],
+    tracking: Tracking | None = None,
 ) -> dict[str, Any]:
     """Tune the weights in ``start`` on the section's conversations and write ``out``/final.
 
@@ -130,6 +131,7 @@ def sft(
         hardware=hardware,
         fingerprint=fingerprint,
         should_stop=should_stop,
+        tracking=tracking,
         validate=validator(out / "data" / "validation", tokenizer, length, hardware.device),
         sample=sampler(section.sample_prompts, chat_prompt(tokenizer), tokenizer, tokenizer.end, seed),
     )

@@ -23,12 +23,13 @@ from groundup.recipe.expect import Expectation, parse_expectation
 from groundup.recipe.export import ExportSection
 from groundup.recipe.hardware import HardwareSection
 from groundup.recipe.importing import ImportSection
+from groundup.recipe.ladder import LadderSection, Rung, rung_model
 from groundup.recipe.load import builtin_recipes, dump_toml, load_recipe, parse_recipe
 from groundup.recipe.model import ModelSection
 from groundup.recipe.personal import PersonalDataSection
 from groundup.recipe.pretrain import PretrainSection
 from groundup.recipe.recipe import DECODER_KINDS, KINDS, TRAINING_KINDS, Recipe, Stage
-from groundup.recipe.run import RunSection
+from groundup.recipe.run import RunSection, TrackerName, TrackingTable
 from groundup.recipe.seq2seq import EncoderDecoderShape, PairsTable, Seq2SeqSection
 from groundup.recipe.sft import DataTable, SftSection
 from groundup.recipe.tokenizer import TokenizerSection
@@ -53,6 +54,7 @@ __all__ = [
     "ExportSection",
     "HardwareSection",
     "ImportSection",
+    "LadderSection",
     "ModelSection",
     "OptimizerTable",
     "PairsTable",
@@ -60,6 +62,7 @@ __all__ = [
     "Recipe",
     "RecipeError",
     "RunSection",
+    "Rung",
     "ScheduleTable",
     "Seq2SeqSection",
     "SftSection",
@@ -67,6 +70,8 @@ __all__ = [
     "Stage",
     "TokenTrainSection",
     "TokenizerSection",
+    "TrackerName",
+    "TrackingTable",
     "TrainSection",
     "builtin_recipes",
     "dump_toml",
@@ -74,4 +79,5 @@ __all__ = [
     "nearest",
     "parse_expectation",
     "parse_recipe",
+    "rung_model",
 ]

@@ -90,18 +90,21 @@ def ladder(depth: int) -> tuple[int, dict[str, Any]]:
     raw = 4 * depth * (depth + 4)
     step = 256 if raw >= 448 else 64
     width = max(64, (raw + step // 2) // step * step)
-    head_dim = 128 if width >= 1024 else 64 if width >= 256 else 32
+    context = _power_of_two(2 * width)
+    return 8 * context, {"layers": depth, "hidden_size": width, **proportions(width), "context_length": context}
+
+
+def proportions(width: int) -> dict[str, int]:
+    """Heads and the feed-forward layer of a model of our family of this width, as :func:`ladder` says. Below a width
+    of 32 there is one head."""
+    head_dim = 128 if width >= 1024 else 64 if width >= 256 else min(32, width)
     heads = width // head_dim
     multiple = 256 if width >= 512 else 64 if width >= 256 else 32
-    context = _power_of_two(2 * width)
-    return 8 * context, {
-        "layers": depth,
-        "hidden_size": width,
+    return {
         "heads": heads,
         "kv_heads": heads if heads % 2 else heads // 2,
         "head_dim": head_dim,
         "intermediate_size": -(-8 * width // (3 * multiple)) * multiple,
-        "context_length": context,
     }
 
 

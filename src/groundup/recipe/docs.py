@@ -12,6 +12,7 @@ from pydantic_core import PydanticUndefined
 
 from groundup.recipe.base import written_fields
 from groundup.recipe.corpus import SourceTable
+from groundup.recipe.ladder import Rung
 from groundup.recipe.load import builtin_recipes
 from groundup.recipe.presets import PRESETS
 from groundup.recipe.recipe import Recipe
@@ -27,13 +28,14 @@ A recipe is a TOML file that says everything a build is made from. `groundup bui
 file, and `--set section.key=value` changes one value. Unknown keys are refused with the nearest valid name.
 A stage runs if its section is present, so an empty `[corpus]` is a corpus stage with every default.
 
-A further stage is `[stages.NAME]` with `kind` (pretrain, sft, dpo, seq2seq, evaluate, export or book) and the keys of
-that kind; training stages have `start`, the stage whose weights they begin from.
+A further stage is `[stages.NAME]` with `kind` (ladder, pretrain, sft, dpo, seq2seq, evaluate, export or book) and the
+keys of that kind; training stages have `start`, the stage whose weights they begin from.
 """
 _TABLES: tuple[tuple[str, type[BaseModel]], ...] = (
     ("An item of `corpus.sources`", SourceTable),
     ("`optimizer`, in every training section", OptimizerTable),
     ("`schedule`, in every training section", ScheduleTable),
+    ("An item of `ladder.rungs`", Rung),
     ("An item of `sft.data` and `dpo.data`", DataTable),
     ("An item of `seq2seq.data`", PairsTable),
 )

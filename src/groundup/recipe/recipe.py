@@ -18,6 +18,7 @@ from groundup.recipe.expect import parse_expectation
 from groundup.recipe.export import ExportSection
 from groundup.recipe.hardware import HardwareSection
 from groundup.recipe.importing import ImportSection, foreign_fields
+from groundup.recipe.ladder import LadderSection, rung_model
 from groundup.recipe.model import ModelSection
 from groundup.recipe.pretrain import PretrainSection
 from groundup.recipe.run import RunSection
@@ -27,7 +28,14 @@ from groundup.recipe.tokenizer import TokenizerSection
 from groundup.recipe.training import TrainSection
 
 StageSection = Annotated[
-    PretrainSection | SftSection | DpoSection | Seq2SeqSection | EvaluateSection | ExportSection | BookSection,
+    PretrainSection
+    | LadderSection
+    | SftSection
+    | DpoSection
+    | Seq2SeqSection
+    | EvaluateSection
+    | ExportSection
+    | BookSection,
     Field(discriminator="kind"),
 ]
 AnySection = (
@@ -35,6 +43,7 @@ AnySection = (
     | CorpusSection
     | TokenizerSection
     | PretrainSection
+    | LadderSection
     | SftSection
     | DpoSection
     | Seq2SeqSection
@@ -43,10 +52,10 @@ AnySection = (
     | BookSection
 )
 # Stages of the same rank run in the order they are written; the ranks are the way data flows.
-KINDS = ("import", "corpus", "tokenizer", "pretrain", "sft", "dpo", "seq2seq", "evaluate", "export", "book")
+KINDS = ("import", "corpus", "tokenizer", "ladder", "pretrain", "sft", "dpo", "seq2seq", "evaluate", "export", "book")
 # Those that make a decoder-only model, which is what all but translation is about; and all that train, in place.
 DECODER_KINDS = ("import", "pretrain", "sft", "dpo")
-TRAINING_KINDS = ("pretrain", "sft", "dpo", "seq2seq")
+TRAINING_KINDS = ("ladder", "pretrain", "sft", "dpo", "seq2seq")
 
 
 @dataclass(frozen=True)
@@ -72,6 +81,9 @@ class Recipe(Section):
     corpus: CorpusSection | None = Field(default=None, description="Which texts the model learns from.")
     tokenizer: TokenizerSection | None = Field(default=None, description="How text becomes ids.")
     model: ModelSection = Field(default=ModelSection(), description="The shape of the transformer.")
+    ladder: LadderSection | None = Field(
+        default=None, description="Models of several sizes, and what they say about a larger one."
+    )
     pretrain: PretrainSection | None = Field(default=None, description="Learning to continue text.")
     sft: SftSection | None = Field(default=None, description="Learning to answer.")
     dpo: DpoSection | None = Field(default=None, description="Learning what is preferred.")
@@ -110,6 +122,7 @@ class Recipe(Section):
                     )
             self._check_reference_kinds(stage, kinds)
             self._check_tasks(stage)
+            self._check_rungs(stage)
         self._check_import()
         self.ordered_stages()
         for key, condition in self.expect.items():
@@ -160,6 +173,16 @@ class Recipe(Section):
             raise ValueError(
                 f"[{stage.name}] answers is measured on conversations that [sft] holds out, and there is none"
             )
+
+    def _check_rungs(self, stage: Stage) -> None:
+        """Every rung of a ladder must make a model, and its documents be there."""
+        if not isinstance(stage.section, LadderSection):
+            return
+        for rung in stage.section.rungs:
+            try:
+                rung_model(self.model, rung)
+            except ValueError as error:
+                raise ValueError(f"[{stage.name}] {error}") from error
 
     def _declared(self) -> list[Stage]:
         """Every stage, in the order of the sections."""
@@ -214,7 +237,8 @@ class Recipe(Section):
             return corpus + imported
         if isinstance(section, TrainSection):
             # Tuning stages make their own data; only pretraining reads the corpus itself.
-            reads = ["corpus", "tokenizer"] if isinstance(section, PretrainSection) else ["tokenizer"]
+            reading = isinstance(section, PretrainSection | LadderSection)
+            reads = ["corpus", "tokenizer"] if reading else ["tokenizer"]
             return reads + ([stage.start] if stage.start else [])
         if isinstance(section, EvaluateSection):
             return [*corpus, "tokenizer", *self.evaluated_models(section)]

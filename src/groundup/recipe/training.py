@@ -26,6 +26,14 @@ class OptimizerTable(Section):
     embedding_lr: float = Field(
         default=3e-3, gt=0, description="Peak learning rate of AdamW for the embedding table and head."
     )
+    base_width: int | None = Field(
+        default=None,
+        ge=1,
+        description="The hidden_size at which the rates were found; absent means that they are used as they stand. In "
+        "a model of another width AdamW's rate of tables is multiplied by (base_width / hidden_size)^0.5 and that of "
+        "matrices by base_width / hidden_size. Muon's rate, whose steps have the same spectral norm at any width, and "
+        "that of gains stay.",
+    )
     betas: tuple[float, float] = Field(default=(0.9, 0.95), description="AdamW's decay of the first and second moment.")
     epsilon: float = Field(default=1e-8, gt=0, description="Added to AdamW's denominator.")
     weight_decay: float = Field(

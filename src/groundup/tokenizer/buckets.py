@@ -113,6 +113,10 @@ class Buckets:
         mine = share(len(rows), self.rank, self.world)
         return self._reader.batch(rows.some(mine.start, mine.stop), length)
 
+    def passes(self, step: int) -> float:
+        """Passes over the data in the first ``step`` updates."""
+        return self.epochs.passes(self.epochs.clip(step))
+
     def first_updates(self, steps: int) -> int:
         """`steps`, or how many updates there are where that is less. No epoch beyond those is planned."""
         return self.epochs.clip(steps)

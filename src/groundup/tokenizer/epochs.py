@@ -183,6 +183,13 @@ class Epochs:
         epoch = bisect_right(self._first, position) - 1
         return epoch, position - self._first[epoch]
 
+    def passes(self, position: int) -> float:
+        """Passes over the data in the rows before ``position``; 1.25 is one and a quarter."""
+        if position < 1:
+            return 0.0
+        epoch, row = self.locate(position - 1)
+        return epoch + (row + 1) / self.count(epoch)
+
     def _used_up(self) -> UserError:
         return UserError(
             f"the corpus is used up after {self._first[-1]} {self._unit}",

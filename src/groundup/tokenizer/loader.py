@@ -43,6 +43,10 @@ class Loader:
         mine = share(count, self.rank, self.world)
         return self.rows.batch(range(first + mine.start, first + mine.stop))
 
+    def passes(self, step: int) -> float:
+        """Passes over the data in the first ``step`` updates of all processes."""
+        return self.rows.epochs.passes(self.rows.epochs.clip(step * self.rows_per_update))
+
     def first_updates(self, steps: int) -> int:
         """`steps`, or how many updates there are where that is less. No epoch beyond those is planned."""
         return -(-self.rows.epochs.clip(steps * self.rows_per_update) // self.rows_per_update)

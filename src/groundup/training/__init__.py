@@ -15,6 +15,7 @@ one for a model of another kind.
 
 from groundup.training.budget import Plan
 from groundup.training.compute import autocast, prepare
+from groundup.training.failures import plain_words
 from groundup.training.journal import read_journal
 from groundup.training.loop import Job, train
 from groundup.training.objective import NextToken, Objective, Rows, Source, decoder_flops, to_tensors
@@ -23,6 +24,7 @@ from groundup.training.pretrain import pretrain
 from groundup.training.schedule import lr_factor
 from groundup.training.seq2seq import seq2seq
 from groundup.training.stage import load_start, make_plan, sampler, save_final, train_on_rows
+from groundup.training.trackers import Tracking, require_trackers
 from groundup.training.validation import validator
 
 __all__ = [
@@ -33,15 +35,18 @@ __all__ = [
     "Plan",
     "Rows",
     "Source",
+    "Tracking",
     "autocast",
     "decoder_flops",
     "lr_factor",
     "load_start",
     "make_plan",
     "orthogonalise",
+    "plain_words",
     "prepare",
     "pretrain",
     "read_journal",
+    "require_trackers",
     "sampler",
     "save_final",
     "seq2seq",

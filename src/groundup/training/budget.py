@@ -11,8 +11,9 @@ from pathlib import Path
 from groundup.hardware import Hardware
 from groundup.model import Architecture, flops_per_token, parameter_count
 from groundup.recipe import TrainSection
-from groundup.run import UserError, read_json, write_json
+from groundup.run import GroundupError, UserError, read_json, write_json
 
+PLAN = "plan.json"
 CPU_TOKENS = 4096
 """Tokens in a micro-batch on a CPU: enough to fill the matrix products, few enough to stay near the caches."""
 COMPILE_FLOPS = {"cpu": 1e13, "cuda": 1e16}
@@ -27,7 +28,7 @@ MEMORY_SHARE = 0.5
 
 @dataclass(frozen=True)
 class Plan:
-    """What was decided before the first update and is never decided again."""
+    """What was decided before the first update and is never decided again, but for want of memory (:func:`halve`)."""
 
     fingerprint: str
     steps: int
@@ -35,6 +36,13 @@ class Plan:
     micro_rows: int
     sequence_length: int
     compiled: bool = False
+    halved_at: tuple[int, ...] = ()
+    """Updates (from 0) at which memory was not enough and the micro-batch was halved, for good; they don't descend."""
+
+    def micro(self, length: int, step: int) -> int:
+        """Rows in one pass of update ``step`` (from 0); where its rows have a lesser ``length``, as many places."""
+        whole = self.micro_rows * self.sequence_length // length
+        return max(1, whole >> sum(at <= step for at in self.halved_at))
 
 
 def compile_pays(
@@ -108,12 +116,12 @@ def settle(
 
     Raises:
         UserError: the budget of minutes is too small, or the data are used up before the budget is.
+        GroundupError: the plan that is kept is damaged.
     """
-    path = directory / "plan.json"
-    if path.exists():
-        plan = Plan(**read_json(path))
-        if plan.fingerprint == fingerprint:
-            return plan
+    path = directory / PLAN
+    plan = _kept(path)
+    if plan is not None and plan.fingerprint == fingerprint:
+        return plan
     if section.steps is not None:
         steps = section.steps
     elif section.tokens is not None:
@@ -136,6 +144,44 @@ def settle(
     plan = Plan(fingerprint, steps, rows_per_update, micro, sequence_length, compiles(steps))
     write_json(path, dataclasses.asdict(plan))
     return plan
+
+
+def halve(directory: Path, plan: Plan, step: int, rows: int, length: int) -> Plan:
+    """The plan with a smaller micro-batch from update ``step`` on, whose ``rows`` of ``length`` places did not fit;
+    written to ``directory`` before it is returned.
+
+    The tokens of an update stay, and its gradient but for rounding. A process that goes on from an earlier checkpoint
+    uses the former size up to this update and the smaller one from there on, so it reaches the same bits. Where memory
+    fails it sooner than that, the halving is moved forward and its bits from there on are its own.
+
+    Raises:
+        GroundupError: one row alone does not fit.
+    """
+    if min(plan.micro(length, step), rows) == 1:
+        raise GroundupError(
+            f"out of memory at update {step + 1} with a single row of {length} tokens in a pass. Make "
+            "sequence_length or the model smaller, or take a machine with more memory."
+        )
+    before = min(plan.micro(length, step), rows)
+    while plan.micro(length, step) >= before:
+        later = sorted(at for at in plan.halved_at if at > step)
+        plan = dataclasses.replace(plan, halved_at=(*(at for at in plan.halved_at if at <= step), step, *later[1:]))
+    write_json(directory / PLAN, dataclasses.asdict(plan))
+    return plan
+
+
+def _kept(path: Path) -> Plan | None:
+    """The plan in a file; None where there is none. Raises GroundupError where it can't be read as one."""
+    if not path.exists():
+        return None
+    try:
+        content = read_json(path)
+        return Plan(**{**content, "halved_at": tuple(content.get("halved_at", ()))})
+    except (ValueError, TypeError, AttributeError) as error:
+        raise GroundupError(
+            f"{path} is damaged ({error}), and what it says is decided only once. Remove {path.parent}, "
+            "and the same command makes this stage anew."
+        ) from error
 
 
 def _within(steps: int, available: Callable[[int], int], section: TrainSection) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import Any
@@ -28,9 +29,20 @@ class Journal:
         os.fsync(self._file.fileno())
         return self._file.tell()
 
+    def after(self, position: int) -> list[dict[str, Any]]:
+        """The records behind ``position`` that can be read: a power cut may leave anything there."""
+        found = []
+        with self.path.open("rb") as file:
+            file.seek(position)
+            for line in file:
+                with contextlib.suppress(ValueError):
+                    found.append(orjson.loads(line))
+        return [record for record in found if isinstance(record, dict)]
+
     def rewind(self, position: int) -> None:
-        """Forget every line after ``position``."""
-        self._file.truncate(position)
+        """Forget every line after ``position``. A file that has lost some before it keeps what it has."""
+        size = self._file.seek(0, os.SEEK_END)
+        self._file.truncate(min(position, size))
         self._file.seek(0, os.SEEK_END)
 
     def close(self) -> None:

@@ -8,12 +8,11 @@ by one that reads the last checkpoint and reaches the same bits.
 
 from __future__ import annotations
 
-import faulthandler
 import math
-import sys
 import time
 import zlib
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,22 +22,20 @@ from torch import Tensor, nn
 
 from groundup.hardware import Hardware
 from groundup.recipe import TrainSection
-from groundup.run import GroundupError, Interrupted, human, log, progress
+from groundup.run import Interrupted, log, progress
 from groundup.tokenizer import Prefetch
-from groundup.training.budget import Plan
-from groundup.training.checkpoint import Snapshot, Writer, newest_sound
+from groundup.training.budget import Plan, halve
+from groundup.training.checkpoint import Buffers, Snapshot, Writer, newest_sound
 from groundup.training.compute import autocast, compiled, product_dtype
+from groundup.training.failures import is_out_of_memory, plain_words, release_memory
 from groundup.training.guard import Guard
-from groundup.training.journal import Journal
+from groundup.training.journal import Journal, read_journal
+from groundup.training.metrics import Metrics, Norms, Window, epoch, memory, palm_flops
 from groundup.training.objective import Objective, Rows, Source, to_tensors
 from groundup.training.optimizers import Optimizer, gradient_norm
 from groundup.training.schedule import lr_factor
-
-HANG_SECONDS = 900
-"""A step that takes longer has every thread's stack printed to stderr, and goes on."""
-
-SHOWN_WAIT = 0.01
-"""Share of the time spent waiting for rows from which the bar says so."""
+from groundup.training.trackers import Trackers, Tracking
+from groundup.training.watchdog import Watchdog
 
 
 @dataclass(frozen=True)
@@ -59,6 +56,7 @@ class Job:
     should_stop: Callable[[], bool]
     validate: Callable[[Any], dict[str, float]] | None = None
     sample: Callable[[Any, int], list[dict[str, Any]]] | None = None
+    tracking: Tracking | None = None
 
 
 @dataclass
@@ -67,59 +65,35 @@ class Progress:
 
     step: int = 0
     tokens: int = 0
+    rows: int = 0
     seconds: float = 0.0
     waited: float = 0.0
     without_targets: int = 0
     last: dict[str, float] = field(default_factory=dict)
 
 
-@dataclass
-class Window:
-    """What is counted from one line of metrics.jsonl to the next; seconds are those of updates, waiting apart."""
-
-    tokens: int = 0
-    flops: float = 0.0
-    seconds: float = 0.0
-    waited: float = 0.0
-
-    def add(self, tokens: int, flops: float, seconds: float, waited: float) -> None:
-        """Count one update."""
-        self.tokens += tokens
-        self.flops += flops
-        self.seconds += seconds
-        self.waited += waited
-
-    def rate(self, amount: float) -> float:
-        """``amount`` a second."""
-        return amount / max(self.seconds, 1e-9)
-
-    @property
-    def data_wait(self) -> float:
-        """The share of the time that was spent waiting for rows."""
-        return self.waited / max(self.seconds + self.waited, 1e-9)
-
-    def note(self, loss: float | None) -> str:
-        """What the bar shows; None where the last update had nothing to learn."""
-        waits = f"  {self.data_wait:.0%} waiting for data" if self.data_wait > SHOWN_WAIT else ""
-        said = "no targets" if loss is None else f"loss {loss:.3f}"
-        return f"{said}  {human(self.rate(self.tokens))} tok/s{waits}"
-
-
 class Trainer:
     """The state of one training stage and the steps that change it."""
 
     def __init__(self, job: Job) -> None:
-        self.job = job
+        self.job, self.plan = job, job.plan
         self.model = job.model.to(job.hardware.device).train()
         self.optimizer = Optimizer(self.model, job.section.optimizer, product_dtype(job.hardware))
         self.loss = compiled(job.objective.loss) if job.plan.compiled else job.objective.loss
         self.guard = Guard()
+        self.weight_buffers, self.state_buffers = Buffers(), Buffers()
         self.done = Progress()
         job.out.mkdir(parents=True, exist_ok=True)
-        self.metrics = Journal(job.out / "metrics.jsonl")
+        self.norms = Norms(self.model)
+        self.metrics = Metrics(job.out / "metrics.jsonl")
         self.samples = Journal(job.out / "samples.jsonl")
         self.data_start = 0.0
-        self.peak = job.hardware.matrix_gflops.get(job.hardware.precision, 0.0) * 1e9
+
+    @property
+    def logs(self) -> bool:
+        """Whether the update made last has a line of metrics.jsonl."""
+        step = self.done.step
+        return step % self.job.section.log_every == 0 or step in (1, self.job.plan.steps)
 
     def flops(self, rows: Rows) -> float:
         """Training FLOPs of an update, padding not counted."""
@@ -137,8 +111,7 @@ class Trainer:
                 weight.grad = torch.zeros_like(weight)
             return 0.0, {}
         sums: dict[str, Tensor] = {}
-        # As many places if rows are shorter.
-        micro = max(1, job.plan.micro_rows * job.plan.sequence_length // rows.length)
+        micro = self.plan.micro(rows.length, self.done.step - 1)
         for start in range(0, len(rows), micro):
             batch = to_tensors(rows.slice(start, start + micro), job.hardware.device)
             with autocast(job.hardware):
@@ -150,43 +123,67 @@ class Trainer:
         means = {name: value.item() / max(total, 1) for name, value in sums.items()}
         return means.pop("loss"), means
 
+    def fitting_gradients(self, rows: Rows) -> tuple[float, dict[str, float]]:
+        """:meth:`gradients`; where memory is not enough, again from the beginning with a smaller micro-batch.
+
+        Raises:
+            GroundupError: a single row does not fit.
+        """
+        job, step = self.job, self.done.step - 1
+        while True:
+            # Dropout is drawn anew for each update, whatever was drawn before: by an earlier stage, another process,
+            # or this update's beginning.
+            torch.manual_seed(zlib.crc32(f"{job.seed}/{job.stage}/{step}".encode()))
+            try:
+                return self.gradients(rows)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+            # Only here, where the error is gone, is nothing of its pass held any more.
+            self.optimizer.drop_gradients()
+            self.plan = halve(job.out, self.plan, step, len(rows), rows.length)
+            if self.plan.compiled:  # graphs of the former shapes are of no use
+                torch.compiler.reset()
+                self.loss = compiled(job.objective.loss)
+            release_memory()
+            micro = self.plan.micro(rows.length, step)
+            log(f"step {step + 1}: out of memory; from here on {micro} rows in a pass, as many tokens in an update")
+
     def update(self, rows: Rows) -> dict[str, float]:
         """One update of the weights, or none if the guard refuses it or it has no target. Returns what to report."""
         job, step = self.job, self.done.step
         factor = lr_factor(step, job.plan.steps, job.section.schedule)
         self.done.step += 1
         self.done.tokens += rows.tokens
+        self.done.rows += len(rows)
         if not job.objective.count(rows):  # a norm of 0 would teach the guard that every other one is a spike
             self.done.without_targets += 1
             return {"lr": factor, **self.counts()}
-        # Dropout is drawn anew for each update, whatever was drawn before: by an earlier stage, or another process.
-        torch.manual_seed(zlib.crc32(f"{job.seed}/{job.stage}/{step}".encode()))
-        loss, means = self.gradients(rows)
-        norm = gradient_norm(self.model).item()
+        loss, means = self.fitting_gradients(rows)
+        norm, report = gradient_norm(self.model).item(), self.norms.gradients() if self.logs else {}
         accepted = self.guard.accepts(loss, norm, step)
         if accepted:
             clip = job.section.optimizer.grad_clip
             if clip is not None and norm > clip:
                 torch._foreach_mul_([w.grad for w in self.model.parameters() if w.grad is not None], clip / norm)
+            moved = self.norms.hold() if self.logs else dict
             self.optimizer.step(factor, step)
+            report |= moved()
         else:
             self.optimizer.drop_gradients()
-            log(f"step {step + 1}: update skipped, loss {loss:.4g}, gradient norm {norm:.4g}")
-        return {"loss": loss, **means, "lr": factor, "grad_norm": norm, **self.counts()}
+            log(f"step {step + 1}: update skipped, {self.guard.reason}: loss {loss:.4g}, gradient norm {norm:.4g}")
+        return {"loss": loss, **means, "lr": factor, "grad_norm": norm, **report, **self.counts()}
 
     def counts(self) -> dict[str, int]:
-        """Updates that changed nothing so far: refused by the guard, and without a target."""
-        return {"skipped": self.guard.skipped, "without_targets": self.done.without_targets}
+        """Updates that changed nothing so far, refused by the guard and without a target; whole rows in a pass."""
+        micro = self.plan.micro(self.plan.sequence_length, self.done.step - 1)
+        return {"skipped": self.guard.skipped, "without_targets": self.done.without_targets, "micro_rows": micro}
 
     def snapshot(self) -> Snapshot:
-        """Copies of everything a resumed process needs."""
-
-        def copies(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-            return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
-
-        state = copies(self.optimizer.tensors())
+        """Copies of everything a resumed process needs, in the memory of the copies before."""
         trainer = {
             "tokens": self.done.tokens,
+            "rows": self.done.rows,
             "seconds": self.done.seconds,
             "waited": self.done.waited,
             "without_targets": self.done.without_targets,
@@ -195,7 +192,8 @@ class Trainer:
             "metrics_position": self.metrics.position(),
             "samples_position": self.samples.position(),
         }
-        return Snapshot(self.done.step, copies(dict(self.model.named_parameters())), state, trainer)
+        weights = self.weight_buffers.copies(dict(self.model.named_parameters()))
+        return Snapshot(self.done.step, weights, self.state_buffers.copies(self.optimizer.tensors()), trainer)
 
     def restore(self, snapshot: Snapshot) -> None:
         """Become what the snapshot was."""
@@ -207,6 +205,7 @@ class Trainer:
         self.done = Progress(
             snapshot.step,
             trainer["tokens"],
+            trainer.get("rows", 0),
             trainer["seconds"],
             trainer.get("waited", 0.0),
             trainer.get("without_targets", 0),
@@ -228,30 +227,31 @@ def train(job: Job) -> dict[str, Any]:
 
     Raises:
         Interrupted: ``job.should_stop`` said so; a checkpoint has been saved.
-        GroundupError: the guard gave up, or the disk is full.
+        GroundupError: the guard gave up, or memory or disk are too small.
     """
-    root = job.out / "checkpoints"
-    root.mkdir(parents=True, exist_ok=True)
-    trainer = Trainer(job)
-    found = newest_sound(root, job.fingerprint)
-    if found is not None:
-        trainer.restore(found)
-        log(f"{job.stage}: going on from step {found.step} of {job.plan.steps}")
-    else:
-        trainer.metrics.rewind(0)
-        trainer.samples.rewind(0)
-    writer = Writer(
-        root, stage=job.stage, kind=job.kind, fingerprint=job.fingerprint, keep=job.section.keep_checkpoints
-    )
-    try:
-        _run(trainer, writer, resumed=found is not None)
-    except OSError as error:
-        raise GroundupError(f"can't write below {job.out}: {error}. The last whole checkpoint is intact.") from error
-    finally:
-        faulthandler.cancel_dump_traceback_later()
-        writer.close()
-        trainer.metrics.close()
-        trainer.samples.close()
+    with plain_words(job.stage, job.out), ExitStack() as closing:
+        root = job.out / "checkpoints"
+        root.mkdir(parents=True, exist_ok=True)
+        trainer = Trainer(job)
+        closing.callback(trainer.metrics.close)
+        closing.callback(trainer.samples.close)
+        found = newest_sound(root, job.fingerprint)
+        if found is not None:
+            trainer.restore(found)
+            log(f"{job.stage}: going on from step {found.step} of {job.plan.steps}")
+        else:
+            trainer.metrics.rewind(0)
+            trainer.samples.rewind(0)
+        if job.tracking is not None:
+            lines = read_journal(job.out / "metrics.jsonl")
+            begun = Trackers.begin(job.tracking, job.out, trainer.done.step, lines, trainer.metrics.forgotten)
+            trainer.metrics.trackers = closing.enter_context(begun)
+        identity = {"stage": job.stage, "kind": job.kind, "fingerprint": job.fingerprint}
+        writer = Writer(root, **identity, keep=job.section.keep_checkpoints)
+        closing.callback(writer.close)
+        watchdog = Watchdog(job.out / "stacks.txt")
+        closing.callback(watchdog.close)
+        _run(trainer, writer, watchdog, resumed=found is not None)
     done = trainer.done
     return {
         "steps": done.step,
@@ -265,26 +265,26 @@ def train(job: Job) -> dict[str, Any]:
     }
 
 
-def _run(trainer: Trainer, writer: Writer, resumed: bool) -> None:
+def _run(trainer: Trainer, writer: Writer, watchdog: Watchdog, resumed: bool) -> None:
     job, done = trainer.job, trainer.done
     section, steps = job.section, job.plan.steps
     saved_at = time.monotonic()
+    watchdog.begins(done.step + 1)
     if resumed:
         _observe(trainer)  # a checkpoint is saved before what follows its step
     with Prefetch(job.source, done.step, steps) as updates, progress(job.stage, total=steps, unit="step") as bar:
         bar.update(done.step)
         window, waited = Window(), 0.0
         for rows in updates:
-            _watch()
             begun = time.monotonic()
             report = trainer.update(rows)
             elapsed, wait = time.monotonic() - begun, updates.waited - waited
             trainer.data_start, waited = updates.started, updates.waited
             done.seconds += elapsed
             done.waited += wait
-            window.add(rows.tokens, trainer.flops(rows), elapsed, wait)
+            window.add(rows.tokens, trainer.flops(rows), palm_flops(trainer.model, rows), elapsed, wait)
             bar.update(done.step)
-            if done.step % section.log_every == 0 or done.step in (1, steps):
+            if trainer.logs:
                 _log_step(trainer, report, window)
                 bar.note(window.note(report.get("loss")))
                 window = Window()
@@ -292,18 +292,14 @@ def _run(trainer: Trainer, writer: Writer, resumed: bool) -> None:
             overdue = time.monotonic() - saved_at > 60 * section.checkpoint_minutes
             due = section.checkpoint_every and done.step % section.checkpoint_every == 0
             if stop or overdue or due or _observation_due(trainer) or done.step == steps:
-                writer.save(trainer.snapshot())
+                writer.save(trainer.snapshot)
                 saved_at = time.monotonic()
             if stop and done.step < steps:
                 writer.wait()
                 raise Interrupted(f"{job.stage}: stopped at step {done.step} of {steps}; a checkpoint is saved")
             _observe(trainer)
-
-
-def _watch() -> None:
-    """Have every thread's stack printed if the step that begins now hangs."""
-    if sys.__stderr__ is not None:
-        faulthandler.dump_traceback_later(HANG_SECONDS, repeat=True, file=sys.__stderr__)
+            writer.check()
+            watchdog.begins(done.step + 1)
 
 
 def _log_step(trainer: Trainer, report: dict[str, float], window: Window) -> None:
@@ -311,14 +307,13 @@ def _log_step(trainer: Trainer, report: dict[str, float], window: Window) -> Non
     record = {
         "step": done.step,
         "tokens": done.tokens,
+        "rows": done.rows,
+        **epoch(trainer.job.source, done.step),
         **report,
-        "tokens_per_second": window.rate(window.tokens),
+        **window.speed(trainer.job.hardware.peak),
         "seconds": done.seconds,
-        "data_wait": window.data_wait,
-        "gflops": window.rate(window.flops) / 1e9,
+        **memory(trainer.job.hardware.device),
     }
-    if trainer.peak:
-        record["mfu"] = window.rate(window.flops) / trainer.peak
     trainer.metrics.write(record)
     if math.isfinite(report.get("loss", math.nan)):  # a refused update may have none
         done.last["loss"] = report["loss"]
@@ -342,7 +337,7 @@ def _observe(trainer: Trainer) -> None:
         if job.validate is not None and _due(job.section.validate_every, done.step, job.plan.steps):
             measured = job.validate(trainer.model)
             trainer.metrics.write({"step": done.step, "tokens": done.tokens, "seconds": done.seconds, **measured})
-            done.last.update(measured)
+            done.last.update({name: value for name, value in measured.items() if math.isfinite(value)})
         if job.sample is not None and _due(job.section.sample_every, done.step, job.plan.steps):
             for record in job.sample(trainer.model, done.step):
                 trainer.samples.write({"step": done.step, "tokens": done.tokens, **record})

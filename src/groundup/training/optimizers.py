@@ -14,6 +14,11 @@ NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 """Coefficients of the quintic of Jordan et al. 2024 ("Muon"), chosen for the steepest slope at zero."""
 NEWTON_SCHULZ_STEPS = 5
 
+TABLE_EXPONENT, MATRIX_EXPONENT = -0.5, -1.0
+"""How AdamW's rates follow the width. Matrices: 1 / width (Yang et al. 2022, "Tensor Programs V", arXiv 2203.03466,
+table 8). Of tables that paper keeps the rate where they are read and has 1 / width where they score; one table often
+does both, and nanochat's rule lies between."""
+
 
 def orthogonalise(matrices: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     """The nearest semi-orthogonal matrices, roughly: singular values are driven to about 1 (0.7 to 1.2).
@@ -28,16 +33,15 @@ def orthogonalise(matrices: Tensor, dtype: torch.dtype = torch.float32) -> Tenso
         [..., rows, columns] float32.
     """
     a, b, c = NEWTON_SCHULZ
-    x = matrices.to(dtype)
+    x = matrices.to(dtype).reshape(-1, *matrices.shape[-2:])
     tall = x.shape[-2] > x.shape[-1]
     if tall:
         x = x.mT
     x = x / (x.norm(dim=(-2, -1), keepdim=True) * 1.02 + 1e-7)
     for _ in range(NEWTON_SCHULZ_STEPS):
         gram = x @ x.mT
-        x = a * x + (b * gram + c * gram @ gram) @ x
-    result: Tensor = (x.mT if tall else x).float()
-    return result
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return (x.mT if tall else x).float().reshape(matrices.shape)
 
 
 class Muon:
@@ -98,7 +102,7 @@ class Optimizer:
         self.muon = Muon(hidden, table, dtype)
         rest = {n: w for n, w in named.items() if n not in hidden}
         groups = []
-        for names, rate, decay in _adamw_groups(rest, table):
+        for names, rate, decay in _adamw_groups(rest, table, model):
             if names:
                 plain, cautious = (0.0, decay) if table.cautious_decay else (decay, 0.0)
                 weights = [rest[n] for n in names]
@@ -166,14 +170,25 @@ def _is_hidden(name: str, weight: Tensor) -> bool:
     return weight.ndim >= 2 and ".layers." in name and not name.endswith((".mlp.gate.weight", ".value_gate.weight"))
 
 
-def _adamw_groups(rest: dict[str, nn.Parameter], table: OptimizerTable) -> Iterable[tuple[list[str], float, float]]:
+def width_factor(table: OptimizerTable, model: nn.Module, exponent: float) -> float:
+    """What AdamW's rate of a role is multiplied by: (hidden_size / base_width) ** exponent, or 1 without a base."""
+    if table.base_width is None:
+        return 1.0
+    arch: Any = model.arch
+    factor: float = (arch.hidden_size / table.base_width) ** exponent
+    return factor
+
+
+def _adamw_groups(
+    rest: dict[str, nn.Parameter], table: OptimizerTable, model: nn.Module
+) -> Iterable[tuple[list[str], float, float]]:
     """(names, learning rate, weight decay): tables and head; other matrices; gains, biases and scalars, which never
-    decay."""
+    decay. For how rates follow the width see ``base_width``."""
     gains = [n for n, w in rest.items() if w.ndim < 2]
     tables = [n for n in rest if n not in gains and ("embed" in n or n.startswith("lm_head"))]
     others = [n for n in rest if n not in tables and n not in gains]
-    yield tables, table.embedding_lr, table.weight_decay
-    yield others, table.adamw_lr, table.weight_decay
+    yield tables, table.embedding_lr * width_factor(table, model, TABLE_EXPONENT), table.weight_decay
+    yield others, table.adamw_lr * width_factor(table, model, MATRIX_EXPONENT), table.weight_decay
     yield gains, table.adamw_lr, 0.0
 
 

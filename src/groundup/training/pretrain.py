@@ -12,6 +12,7 @@ from groundup.recipe import ModelSection, PretrainSection
 from groundup.tokenizer import Tokenizer, TokenShards
 from groundup.training.compute import prepare
 from groundup.training.stage import load_start, sampler, train_on_rows
+from groundup.training.trackers import Tracking
 from groundup.training.validation import validator
 
 
@@ -26,6 +27,7 @@ def pretrain(
     hardware: Hardware,
     fingerprint: str,
     should_stop: Callable[[], bool],
+    tracking: Tracking | None = None,
 ) -> dict[str, Any]:
     """Train on RUN/tokenizer/shards/train and write ``out``/final; carries on from ``out``/checkpoints.
 
@@ -52,6 +54,7 @@ def pretrain(
         hardware=hardware,
         fingerprint=fingerprint,
         should_stop=should_stop,
+        tracking=tracking,
         validate=validator(run / "tokenizer" / "shards" / "validation", tokenizer, length, hardware.device),
         sample=sampler(section.sample_prompts, tokenizer.encode, tokenizer, tokenizer.endoftext, seed),
     )

@@ -307,6 +307,10 @@ class SentencePairs:
             self._cached = (epoch, generator.permutation(len(self.pairs)))
         return self._cached[1]
 
+    def passes(self, step: int) -> float:
+        """Passes over the pairs in the first ``step`` updates."""
+        return step * self.per_update / len(self.pairs)
+
     def update(self, step: int) -> PairRows:
         """The rows of one update, the longest first, so that micro-batches have little padding."""
         chosen = [self.pairs[number] for number in self.chosen(step)]

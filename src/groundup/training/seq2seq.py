@@ -29,10 +29,12 @@ from groundup.tokenizer.words import EOS, WordVocabulary
 from groundup.training.budget import Plan, settle
 from groundup.training.budget import micro_rows as rows_for
 from groundup.training.compute import prepare
+from groundup.training.failures import plain_words
 from groundup.training.loop import Job, train
 from groundup.training.objective import to_tensors
 from groundup.training.sentence_pairs import Integers, PairRows, SentencePairs, TextPair, read_pairs
 from groundup.training.stage import measure_updates
+from groundup.training.trackers import Tracking
 from groundup.training.translation_test import (
     TASK,
     baseline_results,
@@ -105,6 +107,7 @@ def seq2seq(
     hardware: Hardware,
     fingerprint: str,
     should_stop: Callable[[], bool],
+    tracking: Tracking | None = None,
 ) -> dict[str, Any]:
     """Train on the section's pairs, then translate the test splits; carries on from ``out``/checkpoints.
 
@@ -133,10 +136,11 @@ def seq2seq(
         out.name, section.kind, out, fingerprint, model, objective, rows, section, plan, hardware, seed, should_stop,
         validate=validator(translator, data.validation),
         sample=sampler(translator, section.sample_prompts, data.validation),
+        tracking=tracking,
     )  # fmt: skip
     metrics = train(job)
     model.eval()
-    with staged_directory(out / "final") as directory:
+    with plain_words(out.name, out), staged_directory(out / "final") as directory:
         translator.save(directory)
     return {
         "parameters": sum(weight.numel() for weight in model.parameters()),

@@ -22,8 +22,10 @@ from groundup.run import UserError, log, read_json, staged_directory
 from groundup.tokenizer import Buckets, Loader, PackedRows, Ramp, Tokenizer, TokenShards
 from groundup.training.budget import Plan, compile_pays, settle
 from groundup.training.budget import micro_rows as rows_for
+from groundup.training.failures import plain_words
 from groundup.training.loop import Job, Trainer, train
 from groundup.training.objective import NextToken, Objective, Rows, Source
+from groundup.training.trackers import Tracking
 
 SAMPLE_TOKENS = 80
 SAMPLE_TEMPERATURE = 0.7
@@ -165,7 +167,7 @@ def sampler(
 
 def save_final(model: Transformer, out: Path) -> None:
     """Write out/final: the weights and their configuration, whole or not at all."""
-    with staged_directory(out / "final") as directory:
+    with plain_words(out.name, out), staged_directory(out / "final") as directory:
         save_model(model.to(torch.float32), directory)
 
 
@@ -237,6 +239,7 @@ def train_on_rows(
     should_stop: Callable[[], bool],
     validate: Validator | None,
     sample: Sampler | None,
+    tracking: Tracking | None = None,
 ) -> dict[str, Any]:
     """Next-token training on the rows of ``shards``, from plan to ``out``/final: all that pretraining and SFT share.
 
@@ -275,6 +278,7 @@ def train_on_rows(
         out.name, section.kind, out, fingerprint, model, objective, source, section, plan, hardware, seed, should_stop,
         validate=validate,
         sample=sample,
+        tracking=tracking,
     )  # fmt: skip
     metrics = train(job)
     save_final(model, out)

@@ -18,9 +18,9 @@ ROWS = 16
 
 
 def validator(
-    shards: Path, tokenizer: Tokenizer, length: int, device: str
+    shards: Path, tokenizer: Tokenizer, length: int, device: str, *, tokens: int = VALIDATION_TOKENS
 ) -> Callable[[Transformer], dict[str, float]] | None:
-    """A function that measures a model on the first ``VALIDATION_TOKENS`` packed tokens of ``shards``.
+    """A function that measures a model on the first ``tokens`` packed tokens of ``shards``.
 
     It returns ``bits_per_byte`` (targets that stand for no bytes, special tokens, count neither bits nor bytes) and
     ``validation_loss`` (nats per target, all of them). float32 throughout, sums in float64. None where the shards
@@ -30,7 +30,7 @@ def validator(
     if not np.any(data.lengths > 1):
         return None
     rows = PackedRows(data, length, seed=0, packing="best_fit")
-    count = max(1, min(VALIDATION_TOKENS // length, rows.rows(0)))
+    count = max(1, min(tokens // length, rows.rows(0)))
     sizes = torch.tensor(tokenizer.token_bytes(), dtype=torch.float64, device=device)
 
     @torch.no_grad()

@@ -1,0 +1,174 @@
+"""The ladder: what is foretold is on the disk before it is trained, and a killed one reaches the same bits."""
+
+import json
+import math
+import sys
+
+import pytest
+
+from groundup.interchange import load_model
+from groundup.model import flops_per_token
+from groundup.planning import fit_law, rung_seed, size_of
+from groundup.planning.ladder import _Climb
+from groundup.recipe import Rung
+from groundup.run import Interrupted, UserError, read_json, sha256_file
+from groundup.tokenizer import Tokenizer
+from groundup.training import read_journal, validator
+
+RUNGS = ("1x8", "1x8.seed2", "1x12", "1x16", "last")
+
+
+def weights(out):
+    return {name: sha256_file(out / "rungs" / name / "final" / "model.safetensors") for name in RUNGS}
+
+
+def without_times(content):
+    """JSON content without what differs between equal runs: clocks."""
+    if isinstance(content, dict):
+        left_out = ("written", "seconds", "tokens_per_second")
+        return {key: without_times(value) for key, value in content.items() if key not in left_out}
+    return [without_times(each) for each in content] if isinstance(content, list) else content
+
+
+def test_a_ladder_writes_its_rungs_and_its_law(whole, climb):
+    out, metrics = whole
+    found = read_json(out / "ladder.json")
+    assert [rung["rung"] for rung in found["rungs"]] == ["1x8", "1x12", "1x16", "last"]
+    assert sorted(path.name for path in (out / "rungs").iterdir()) == sorted(RUNGS)
+    assert [len(rung["bits_per_byte"]) for rung in found["rungs"]] == [2, 1, 1, 1]
+    assert [rung["prediction"] is not None for rung in found["rungs"]] == [False, False, False, True]
+    compute = [rung["compute"] for rung in found["rungs"]]
+    losses = [rung["bits_per_byte"] for rung in found["rungs"]]
+    fit = fit_law(compute, losses)
+    assert found["law"]["exponent"] == fit.law.exponent
+    before = fit_law(compute[:-1], losses[:-1]).predict(compute[-1])
+    prediction, outcome = found["rungs"][-1]["prediction"], found["rungs"][-1]["outcome"]
+    assert (prediction["value"], prediction["low"], prediction["high"]) == (before.value, before.low, before.high)
+    assert prediction["degrees"] == 1
+    assert outcome["value"] == losses[-1][0] == metrics["bits_per_byte"]
+    assert outcome["inside"] is (before.low <= losses[-1][0] <= before.high) is metrics["inside"]
+    assert outcome["error"] == losses[-1][0] / before.value - 1
+    assert prediction["written"] < outcome["written"]
+    assert metrics["runs"] == 5
+    assert metrics["tokens"] == sum(read_json(out / "rungs" / name / "result.json")["tokens"] for name in RUNGS)
+    assert found["forecast"]["multiplying"] is not None  # [model] is larger than the last rung
+    assert found["forecast"]["value"] == fit.predict(found["forecast"]["compute"]).value
+
+
+def test_a_rung_is_trained_on_its_share_of_tokens_and_measured_on_all_the_validation_text(whole, climb):
+    out, _ = whole
+    result = read_json(out / "rungs" / "last" / "result.json")
+    model = load_model(out / "rungs" / "last" / "final")
+    arch = model.arch
+    assert (arch.layers, arch.hidden_size, arch.context_length) == (2, 16, 64)
+    matrices = sum(w.numel() for name, w in model.named_parameters() if w.ndim == 2 and ".layers." in name)
+    assert result["multiplying"] == matrices + arch.vocabulary_size * arch.hidden_size
+    wanted = 0.5 * result["multiplying"]
+    assert wanted - 1 <= result["tokens"] <= wanted + 512
+    assert result["compute"] == round(wanted) * flops_per_token(arch, 64)
+    tool = Tokenizer.load(climb.run / "tokenizer")
+    measure = validator(climb.run / "tokenizer" / "shards" / "validation", tool, 64, "cpu", tokens=4096)
+    assert measure(model)["bits_per_byte"] == result["bits_per_byte"]
+    rows = read_journal(out / "rungs" / "last" / "metrics.jsonl")
+    assert max(row["step"] for row in rows) == result["steps"]
+    assert math.ceil(wanted / 512) <= result["steps"] <= math.ceil(wanted / 512) + 1  # a little padding
+
+
+def test_the_prediction_lies_there_before_the_rung_begins(climb, tmp_path, monkeypatch):
+    module = sys.modules["groundup.planning.ladder"]  # the room's function has the same name
+    plain, begun = module.train_on_rows, []
+
+    def spied(*arguments, out, **others):
+        folder = tmp_path / "ladder" / "rungs" / out.name
+        files = {path.name for path in folder.iterdir()} if folder.exists() else set()
+        begun.append((out.name, files))
+        return plain(*arguments, out=out, **others)
+
+    monkeypatch.setattr(module, "train_on_rows", spied)
+    climb(tmp_path / "ladder")
+    assert begun == [*((name, set()) for name in RUNGS[:-1]), ("last", {"prediction.json"})]
+
+
+@pytest.mark.parametrize("stops", [(1,), (4, 2), (9, 1, 1)])
+def test_a_stopped_ladder_reaches_the_same_bits(whole, climb, tmp_path, stops):
+    """Stopped in the first rung, in later ones, and several times; the prediction stays as it was first written."""
+    out = tmp_path / "ladder"
+    written = set()
+    for after in stops:
+        calls = []
+        with pytest.raises(Interrupted):
+            climb(out, stop=lambda calls=calls, after=after: calls.append(0) or len(calls) > after)
+        written |= {path.read_bytes() for path in out.glob("rungs/*/prediction.json")}
+    climb(out)
+    assert weights(out) == weights(whole[0])
+    assert without_times(read_json(out / "ladder.json")) == without_times(read_json(whole[0] / "ladder.json"))
+    assert len(written | {(out / "rungs/last/prediction.json").read_bytes()}) == 1
+
+
+def test_a_death_between_training_and_the_outcome_changes_nothing(whole, climb, tmp_path, monkeypatch):
+    """The last rung's result is lost after its training: it is measured again, and the prediction is not."""
+    module = sys.modules["groundup.planning.ladder"]
+    out = tmp_path / "ladder"
+
+    def dies(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module._Climb, "compare", dies)
+    with pytest.raises(KeyboardInterrupt):
+        climb(out)
+    monkeypatch.undo()
+    prediction = (out / "rungs/last/prediction.json").read_bytes()
+    (out / "rungs/last/result.json").unlink()
+    climb(out)
+    assert (out / "rungs/last/prediction.json").read_bytes() == prediction
+    assert weights(out) == weights(whole[0])
+    assert without_times(read_json(out / "ladder.json")) == without_times(read_json(whole[0] / "ladder.json"))
+
+
+def test_another_ladders_files_are_not_taken_for_this_ones(climb, whole, tmp_path):
+    out = tmp_path / "ladder"
+    climb(out)
+    path = out / "rungs" / "1x12" / "result.json"
+    path.write_text(json.dumps({**read_json(path), "bits_per_byte": 0.1, "fingerprint": "e" * 64}))
+    climb(out)
+    assert read_json(path)["bits_per_byte"] == read_json(whole[0] / "rungs/1x12/result.json")["bits_per_byte"]
+
+
+def test_too_little_text_is_said_before_anything_is_trained(climb, tmp_path):
+    with pytest.raises(UserError) as caught:
+        climb(tmp_path / "ladder", tokens_per_parameter=500.0)
+    said = str(caught.value)
+    for part in ("rung 'last' reads", "tokens (500 for each of", "[ladder] rungs", "lower tokens_per_parameter"):
+        assert part in said
+    assert not (tmp_path / "ladder").exists()
+
+
+def test_rungs_that_do_not_grow_are_refused(climb, tmp_path):
+    shapes = [{"layers": 1, "hidden_size": width} for width in (8, 16, 12, 24)]
+    with pytest.raises(UserError, match="rung '1x12' takes .* no more than '1x16' before it"):
+        climb(tmp_path / "ladder", rungs=shapes)
+
+
+def test_an_optimizer_of_its_own_and_seeds(climb):
+    rungs = [
+        *({"layers": 1, "hidden_size": width} for width in (8, 12, 16)),
+        {"layers": 1, "hidden_size": 24, "optimizer": {"muon_lr": 0.5}},
+    ]
+    section = climb.recipe.ladder.model_validate({**climb.recipe.ladder.model_dump(), "rungs": rungs})
+    made = _Climb(section, climb.recipe.model, climb.run, climb.run / "none", 3, None, "f" * 64, bool)
+    sections = [made.training_section(size) for size in made.sizes]
+    assert [each.optimizer.muon_lr for each in sections] == [0.02, 0.02, 0.02, 0.5]
+    assert [each.tokens for each in sections] == [size.tokens for size in made.sizes]
+    assert sections[0].tokens_per_update == 512
+    assert rung_seed(3, 0) == 3
+    assert len({rung_seed(seed, number) for seed in range(50) for number in range(4)}) == 200
+
+
+def test_parameters_are_those_that_multiply(climb):
+    """The head counts, tied or not, and an embedding that is looked up does not."""
+    section, model = climb.recipe.ladder, climb.recipe.model
+    rung = Rung(layers=1, hidden_size=16)
+    tied = size_of(section, model, rung, 512)
+    untied = size_of(section, model.model_copy(update={"tied_embeddings": False}), rung, 512)
+    assert tied.multiplying == untied.multiplying == 512 * 16 + 4 * 16 * 16 + 3 * 16 * 64
+    assert tied.tokens == round(0.5 * tied.multiplying)
