@@ -22,9 +22,9 @@ ROWS, LENGTH = 16, 256
 SIZES = {48: 2, 96: 3}  # widths of the ladder to layers, heads of 32 or 24
 # In turn, each with the best of the others so far; the first value is what it begins with.
 GRIDS = {
-    "muon_lr": (0.02, 0.01, 0.04, 0.08),
-    "embedding_lr": (0.003, 0.01, 0.03, 0.1),
-    "adamw_lr": (0.003, 0.001, 0.01, 0.03),
+    "muon_lr": (0.02, 0.01, 0.04),
+    "embedding_lr": (0.03, 0.01, 0.1, 0.3),
+    "adamw_lr": (0.01, 0.003, 0.03, 0.1),
 }
 
 

@@ -1,7 +1,6 @@
 """Seconds to nanoGPT's loss on Shakespeare's characters, on a CPU.
 
     PEERS=~/peers python benchmarks/time_to_loss.py --quick --json
-    python benchmarks/time_to_loss.py --stretch
 
 What is measured and how to read it stands in benchmarks/README.md.
 """
@@ -19,7 +18,6 @@ from typing import Any
 from common import HERE, FailedError, Report, arguments, checkout, real_data, say
 
 PAIRS, QUICK_PAIRS = 5, 2
-STRETCH_LOSS, STRETCH_MINUTES = 1.4697, 20
 
 
 def side(script: str, given: dict[str, Any], threads: int) -> dict[str, float]:
@@ -46,7 +44,7 @@ def pairs(report: Report, text: Path, count: int, threads: int) -> None:
         found = {}
         for name in order:
             if name == "ours":
-                found[name] = side("loss_groundup", {"text": str(text), "seed": seed, "setting": "quick"}, threads)
+                found[name] = side("loss_groundup", {"text": str(text), "seed": seed}, threads)
             else:
                 found[name] = side("loss_nanogpt", {"checkout": nanogpt, "text": str(text), "seed": seed}, threads)
             report.rows.append(row(part, name, found[name]))
@@ -56,15 +54,8 @@ def pairs(report: Report, text: Path, count: int, threads: int) -> None:
     report.ratios["vs_nanogpt"] = round(median(ratios), 3)
 
 
-def stretch(report: Report, text: Path, threads: int) -> None:
-    """How near two cores come to nanoGPT's GPU result in 20 minutes."""
-    found = side("loss_groundup", {"text": str(text), "seed": 1, "setting": "stretch"}, threads)
-    report.rows.append(row("stretch", "ours", found, target=STRETCH_LOSS, minutes=STRETCH_MINUTES))
-
-
 def main() -> int:
     parser = arguments(__doc__.splitlines()[0])
-    parser.add_argument("--stretch", action="store_true", help="only the run of 20 minutes")
     parser.add_argument("--pairs", type=int, help=f"default: {PAIRS}, and {QUICK_PAIRS} with --quick")
     parser.add_argument("--threads", type=int, help="default: physical cores")
     given = parser.parse_args()
@@ -74,12 +65,9 @@ def main() -> int:
 
     def everything() -> None:
         text = real_data() / "small" / "tinyshakespeare.txt"
-        if given.stretch:
-            stretch(report, text, threads)
-        else:
-            pairs(report, text, given.pairs or (QUICK_PAIRS if given.quick else PAIRS), threads)
+        pairs(report, text, given.pairs or (QUICK_PAIRS if given.quick else PAIRS), threads)
 
-    report.run("stretch" if given.stretch else "pairs", everything)
+    report.run("pairs", everything)
     for line in report.rows:
         if "loss" in line:
             print(f"{line['part']:8} {line['side']:8} {line['seconds']:8.1f} s   {line['loss']:.4f} nats a character")

@@ -14,6 +14,7 @@ from groundup.hardware import (
     resolve,
     settle,
     usable_memory,
+    wait_briefly,
 )
 
 
@@ -112,3 +113,13 @@ def test_cores_and_memory():
 def test_threads_are_applied():
     Hardware("cpu", "fp32", False, 1, {}).apply()
     assert torch.get_num_threads() == 1
+
+
+def test_waiting_threads_sleep_soon_unless_the_user_says_otherwise():
+    plain: dict[str, str] = {}
+    wait_briefly(plain)
+    assert plain == {"GOMP_SPINCOUNT": "10000"}
+    for own in ({"GOMP_SPINCOUNT": "7"}, {"OMP_WAIT_POLICY": "active"}):
+        kept = dict(own)
+        wait_briefly(kept)
+        assert kept == own

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 import sys
 
 import pytest
@@ -12,7 +13,7 @@ from groundup.planning import fit_law, rung_seed, size_of
 from groundup.planning.ladder import _Climb
 from groundup.recipe import Rung
 from groundup.run import Interrupted, UserError, read_json, sha256_file
-from groundup.tokenizer import Tokenizer
+from groundup.tokenizer import ShardWriter, Tokenizer
 from groundup.training import read_journal, validator
 
 RUNGS = ("1x8", "1x8.seed2", "1x12", "1x16", "last")
@@ -125,6 +126,17 @@ def test_a_death_between_training_and_the_outcome_changes_nothing(whole, climb, 
     assert without_times(read_json(out / "ladder.json")) == without_times(read_json(whole[0] / "ladder.json"))
 
 
+def test_nothing_is_foretold_of_a_rung_that_has_begun(climb, tmp_path):
+    out = tmp_path / "ladder"
+    climb(out)
+    (out / "rungs/last/prediction.json").unlink()
+    with pytest.raises(UserError, match="rung 'last' has begun, and what was foretold of it is gone"):
+        climb(out)
+    shutil.rmtree(out / "rungs/last")
+    climb(out)
+    assert (out / "rungs/last/prediction.json").exists()
+
+
 def test_another_ladders_files_are_not_taken_for_this_ones(climb, whole, tmp_path):
     out = tmp_path / "ladder"
     climb(out)
@@ -140,6 +152,17 @@ def test_too_little_text_is_said_before_anything_is_trained(climb, tmp_path):
     said = str(caught.value)
     for part in ("rung 'last' reads", "tokens (500 for each of", "[ladder] rungs", "lower tokens_per_parameter"):
         assert part in said
+    assert not (tmp_path / "ladder").exists()
+
+
+def test_no_text_to_measure_on_is_said_before_anything_is_trained(climb, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(climb.run / "tokenizer", run / "tokenizer")
+    shutil.rmtree(run / "tokenizer" / "shards" / "validation")
+    with ShardWriter(run / "tokenizer" / "shards" / "validation", "uint16", pad_id=1):
+        pass
+    with pytest.raises(UserError, match="no validation text"):
+        type(climb)(run, climb.recipe)(tmp_path / "ladder")
     assert not (tmp_path / "ladder").exists()
 
 

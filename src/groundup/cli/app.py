@@ -10,6 +10,7 @@ import cyclopts
 
 from groundup import __version__
 from groundup.cli import build, corpus, importing, inspect, show, tokenizer, use
+from groundup.hardware.waiting import wait_briefly
 from groundup.run.errors import GroundupError, Interrupted
 
 app = cyclopts.App(
@@ -71,6 +72,7 @@ def command_line(arguments: Sequence[str]) -> int:
 
 def main() -> None:
     """The ``groundup`` command."""
+    wait_briefly()
     code = command_line(sys.argv[1:])
     if code == Interrupted.exit_code:
         # A library's thread may be at work still (the corpus engine's): coming back to an interpreter that is ending,

@@ -5,7 +5,8 @@ guessed: a short probe times fp32 and bf16 matrix products and takes the faster.
 stores the answer with the run and passes it as ``stored`` ever after, because a second measurement could
 differ and so change the bits.
 
-``machine.py`` looks, ``probe.py`` measures, ``peaks.py`` is the catalogue of known GPUs, ``settle.py`` decides.
+``machine.py`` looks, ``probe.py`` measures, ``peaks.py`` is the catalogue of known GPUs, ``settle.py`` decides;
+``waiting.py`` tells threads how to wait.
 """
 
 from groundup.hardware.machine import (
@@ -21,6 +22,7 @@ from groundup.hardware.machine import (
 from groundup.hardware.peaks import Peak, device_name, find_peak
 from groundup.hardware.probe import matrix_probe
 from groundup.hardware.settle import Hardware, Precision, resolve
+from groundup.hardware.waiting import wait_briefly
 
 __all__ = [
     "Device",
@@ -38,4 +40,5 @@ __all__ = [
     "resolve",
     "usable_devices",
     "usable_memory",
+    "wait_briefly",
 ]

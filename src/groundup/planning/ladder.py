@@ -71,7 +71,8 @@ def ladder(
         the law, and the last rung's prediction and outcome; tokens and seconds of all runs.
 
     Raises:
-        UserError: too little text for the largest rung, none to validate with, rungs that don't grow.
+        UserError: too little text for the largest rung, none to validate with, rungs that don't grow, or a rung that
+            has begun and whose prediction is gone.
         Interrupted: ``should_stop`` said so; a checkpoint has been saved.
     """
     climb = _Climb(section, model_section, run, out, seed, hardware, fingerprint, should_stop)
@@ -140,7 +141,8 @@ class _Climb:
         return PretrainSection.model_validate({**values, "tokens": size.tokens})
 
     def require_data(self) -> None:
-        """Raise UserError now, and not at the last rung, where the corpus is too small for it."""
+        """Raise UserError now, not at the last rung, where there is too little text for it, or none to measure on."""
+        self.measure()
         largest = max(self.sizes, key=lambda size: size.tokens)
         section = self.training_section(largest)
         rows_per_update = max(1, section.tokens_per_update // self.length)
@@ -182,6 +184,13 @@ class _Climb:
         known = self.known(path)
         if known is not None:
             return known
+        if path.with_name("plan.json").exists():
+            raise UserError(
+                f"rung {size.name!r} has begun, and what was foretold of it is gone",
+                where=str(path),
+                expected="predictions that are older than their outcomes",
+                mend=f"remove {path.parent}, so that the rung is foretold and trained anew",
+            )
         fit = self.fit(place)
         prediction = {
             "rung": size.name,
@@ -247,27 +256,24 @@ class _Climb:
             "multiplying": size.multiplying,
             "compute": size.compute,
             **{name: metrics[name] for name in ("tokens", "steps", "seconds", "tokens_per_second")},
-            **self.measure(model),
+            **self.measure()(model.eval()),
             "fingerprint": self.identity,
         }
         write_json(out / "result.json", result)
         log(f"{out.name}: {result['bits_per_byte']:.4f} bits per byte after {size.compute:.3g} FLOPs")
         return result
 
-    def measure(self, model: Transformer) -> dict[str, float]:
-        """Bits per byte over the validation documents, the same for all rungs."""
-        directory = self.shards / "validation"
-        measure = validator(
-            directory, self.tokenizer, self.length, self.hardware.device, tokens=self.section.validation_tokens
-        )
-        measured = measure(model.eval()) if measure is not None else {}
-        if "bits_per_byte" not in measured:
+    def measure(self) -> Callable[[Transformer], dict[str, float]]:
+        """What measures a model on the validation documents, the same for all rungs. Raises UserError without any."""
+        directory, tokens = self.shards / "validation", self.section.validation_tokens
+        measure = validator(directory, self.tokenizer, self.length, self.hardware.device, tokens=tokens)
+        if measure is None:
             raise UserError(
                 "there is no validation text to measure the rungs on",
                 where=str(directory),
                 mend="raise corpus.validation_fraction, or add text",
             )
-        return measured
+        return measure
 
     def compare(self, size: Size, prediction: Facts) -> None:
         """Record what came of a prediction."""
