@@ -7,8 +7,9 @@ from collections.abc import MutableMapping
 
 SPINS = "10000"
 """Turns of libgomp's waiting loop, some tenths of a millisecond. Its own 300,000 are longer than a slice of the
-scheduler: beside one other busy process a thread that waits then keeps the core that the awaited one needs, and training
-takes twenty times as long instead of three and a half. Fewer cost time where nothing else runs (docs/performance.md)."""
+scheduler: beside one other busy process a thread that waits then keeps the core that the awaited one needs, and
+training takes twenty times as long instead of three and a half. Fewer cost time where nothing else runs
+(docs/performance.md)."""
 
 
 def wait_briefly(environment: MutableMapping[str, str] = os.environ) -> None:
