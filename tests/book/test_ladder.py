@@ -34,7 +34,8 @@ rungs = [
     { layers = 1, hidden_size = 8, seeds = 2 },
     { layers = 1, hidden_size = 12 },
     { layers = 1, hidden_size = 16 },
-    { name = "last", layers = 2, hidden_size = 16 },
+    { layers = 1, hidden_size = 20 },
+    { name = "last", layers = 2, hidden_size = 24 },
 ]
 tokens_per_parameter = 0.5
 tokens_per_update = 1024

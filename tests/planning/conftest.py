@@ -1,4 +1,4 @@
-"""A run with token shards, and a ladder of four very small rungs for it."""
+"""A run with token shards, and a ladder of five very small rungs for it."""
 
 import dataclasses
 
@@ -21,7 +21,7 @@ validation_fraction = 0.1
 [tokenizer]
 vocabulary_size = 512
 [model]
-layers = 1
+layers = 3
 hidden_size = 24
 heads = 1
 kv_heads = 1
@@ -32,7 +32,8 @@ rungs = [
     { layers = 1, hidden_size = 8, seeds = 2 },
     { layers = 1, hidden_size = 12 },
     { layers = 1, hidden_size = 16 },
-    { name = "last", layers = 2, hidden_size = 16 },
+    { layers = 1, hidden_size = 20 },
+    { name = "last", layers = 2, hidden_size = 24 },
 ]
 tokens_per_parameter = 0.5
 tokens_per_update = 512

@@ -16,7 +16,7 @@ from groundup.run import Interrupted, UserError, read_json, sha256_file
 from groundup.tokenizer import ShardWriter, Tokenizer
 from groundup.training import read_journal, validator
 
-RUNGS = ("1x8", "1x8.seed2", "1x12", "1x16", "last")
+RUNGS = ("1x8", "1x8.seed2", "1x12", "1x16", "1x20", "last")
 
 
 def weights(out):
@@ -34,10 +34,10 @@ def without_times(content):
 def test_a_ladder_writes_its_rungs_and_its_law(whole, climb):
     out, metrics = whole
     found = read_json(out / "ladder.json")
-    assert [rung["rung"] for rung in found["rungs"]] == ["1x8", "1x12", "1x16", "last"]
+    assert [rung["rung"] for rung in found["rungs"]] == ["1x8", "1x12", "1x16", "1x20", "last"]
     assert sorted(path.name for path in (out / "rungs").iterdir()) == sorted(RUNGS)
-    assert [len(rung["bits_per_byte"]) for rung in found["rungs"]] == [2, 1, 1, 1]
-    assert [rung["prediction"] is not None for rung in found["rungs"]] == [False, False, False, True]
+    assert [len(rung["bits_per_byte"]) for rung in found["rungs"]] == [2, 1, 1, 1, 1]
+    assert [rung["prediction"] is not None for rung in found["rungs"]] == [False, False, False, True, True]
     compute = [rung["compute"] for rung in found["rungs"]]
     losses = [rung["bits_per_byte"] for rung in found["rungs"]]
     fit = fit_law(compute, losses)
@@ -45,12 +45,14 @@ def test_a_ladder_writes_its_rungs_and_its_law(whole, climb):
     before = fit_law(compute[:-1], losses[:-1]).predict(compute[-1])
     prediction, outcome = found["rungs"][-1]["prediction"], found["rungs"][-1]["outcome"]
     assert (prediction["value"], prediction["low"], prediction["high"]) == (before.value, before.low, before.high)
-    assert prediction["degrees"] == 1
+    assert prediction["degrees"] == 2
+    third = found["rungs"][3]
+    assert (third["prediction"]["low"], third["outcome"]["inside"]) == (None, None)  # three rungs fit some law
     assert outcome["value"] == losses[-1][0] == metrics["bits_per_byte"]
     assert outcome["inside"] is (before.low <= losses[-1][0] <= before.high) is metrics["inside"]
     assert outcome["error"] == losses[-1][0] / before.value - 1
     assert prediction["written"] < outcome["written"]
-    assert metrics["runs"] == 5
+    assert metrics["runs"] == 6
     assert metrics["tokens"] == sum(read_json(out / "rungs" / name / "result.json")["tokens"] for name in RUNGS)
     assert found["forecast"]["multiplying"] is not None  # [model] is larger than the last rung
     assert found["forecast"]["value"] == fit.predict(found["forecast"]["compute"]).value
@@ -61,7 +63,7 @@ def test_a_rung_is_trained_on_its_share_of_tokens_and_measured_on_all_the_valida
     result = read_json(out / "rungs" / "last" / "result.json")
     model = load_model(out / "rungs" / "last" / "final")
     arch = model.arch
-    assert (arch.layers, arch.hidden_size, arch.context_length) == (2, 16, 64)
+    assert (arch.layers, arch.hidden_size, arch.context_length) == (2, 24, 64)
     matrices = sum(w.numel() for name, w in model.named_parameters() if w.ndim == 2 and ".layers." in name)
     assert result["multiplying"] == matrices + arch.vocabulary_size * arch.hidden_size
     wanted = 0.5 * result["multiplying"]
@@ -87,10 +89,11 @@ def test_the_prediction_lies_there_before_the_rung_begins(climb, tmp_path, monke
 
     monkeypatch.setattr(module, "train_on_rows", spied)
     climb(tmp_path / "ladder")
-    assert begun == [*((name, set()) for name in RUNGS[:-1]), ("last", {"prediction.json"})]
+    foretold = {"prediction.json"}
+    assert begun == [*((name, set()) for name in RUNGS[:-2]), ("1x20", foretold), ("last", foretold)]
 
 
-@pytest.mark.parametrize("stops", [(1,), (4, 2), (9, 1, 1)])
+@pytest.mark.parametrize("stops", [(1,), (4, 2), (35, 30, 1)])
 def test_a_stopped_ladder_reaches_the_same_bits(whole, climb, tmp_path, stops):
     """Stopped in the first rung, in later ones, and several times; the prediction stays as it was first written."""
     out = tmp_path / "ladder"
@@ -99,7 +102,7 @@ def test_a_stopped_ladder_reaches_the_same_bits(whole, climb, tmp_path, stops):
         calls = []
         with pytest.raises(Interrupted):
             climb(out, stop=lambda calls=calls, after=after: calls.append(0) or len(calls) > after)
-        written |= {path.read_bytes() for path in out.glob("rungs/*/prediction.json")}
+        written |= {path.read_bytes() for path in out.glob("rungs/last/prediction.json")}
     climb(out)
     assert weights(out) == weights(whole[0])
     assert without_times(read_json(out / "ladder.json")) == without_times(read_json(whole[0] / "ladder.json"))
@@ -111,8 +114,12 @@ def test_a_death_between_training_and_the_outcome_changes_nothing(whole, climb, 
     module = sys.modules["groundup.planning.ladder"]
     out = tmp_path / "ladder"
 
-    def dies(*_, **__):
-        raise KeyboardInterrupt
+    compare = module._Climb.compare
+
+    def dies(self, size, prediction):
+        if size.name == "last":
+            raise KeyboardInterrupt
+        compare(self, size, prediction)
 
     monkeypatch.setattr(module._Climb, "compare", dies)
     with pytest.raises(KeyboardInterrupt):
@@ -167,20 +174,20 @@ def test_no_text_to_measure_on_is_said_before_anything_is_trained(climb, tmp_pat
 
 
 def test_rungs_that_do_not_grow_are_refused(climb, tmp_path):
-    shapes = [{"layers": 1, "hidden_size": width} for width in (8, 16, 12, 24)]
+    shapes = [{"layers": 1, "hidden_size": width} for width in (8, 16, 12, 24, 32)]
     with pytest.raises(UserError, match="rung '1x12' takes .* no more than '1x16' before it"):
         climb(tmp_path / "ladder", rungs=shapes)
 
 
 def test_an_optimizer_of_its_own_and_seeds(climb):
     rungs = [
-        *({"layers": 1, "hidden_size": width} for width in (8, 12, 16)),
+        *({"layers": 1, "hidden_size": width} for width in (8, 12, 16, 20)),
         {"layers": 1, "hidden_size": 24, "optimizer": {"muon_lr": 0.5}},
     ]
     section = climb.recipe.ladder.model_validate({**climb.recipe.ladder.model_dump(), "rungs": rungs})
     made = _Climb(section, climb.recipe.model, climb.run, climb.run / "none", 3, None, "f" * 64, bool)
     sections = [made.training_section(size) for size in made.sizes]
-    assert [each.optimizer.muon_lr for each in sections] == [0.02, 0.02, 0.02, 0.5]
+    assert [each.optimizer.muon_lr for each in sections] == [0.02, 0.02, 0.02, 0.02, 0.5]
     assert [each.tokens for each in sections] == [size.tokens for size in made.sizes]
     assert sections[0].tokens_per_update == 512
     assert rung_seed(3, 0) == 3

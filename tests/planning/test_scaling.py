@@ -59,16 +59,17 @@ def test_losses_without_noise_give_their_law(floor, scale, exponent, count, rati
     assert (fit.sigma is None) == (count == 3)
 
 
-def test_three_rungs_of_one_seed_have_no_interval_and_a_second_seed_gives_one():
-    compute = rungs(3)
+def test_three_rungs_have_no_interval_however_many_seeds_and_a_fourth_gives_one():
+    compute = rungs(4)
     law = Law(0.5, 1.0, 0.2, 1e12)
-    bare = fit_law(compute, [[law(each)] for each in compute]).predict(1e14)
-    assert bare.low is None
-    assert bare.high is None
-    assert bare.value == pytest.approx(law(1e14), rel=1e-5)
-    fit = fit_law(compute, [[law(compute[0]) * 0.99, law(compute[0]) * 1.01], [law(compute[1])], [law(compute[2])]])
-    assert fit.degrees == 1
-    assert fit.sigma == pytest.approx(0.01 * math.sqrt(2), rel=1e-6)
+    losses = [[law(each) * 0.99, law(each) * 1.01] for each in compute]
+    bare = fit_law(compute[:3], losses[:3])
+    estimate = bare.predict(1e14)
+    assert (bare.sigma, bare.degrees, estimate.low, estimate.high) == (None, 0, None, None)
+    assert estimate.value == pytest.approx(law(1e14), rel=1e-5)
+    fit = fit_law(compute, losses)
+    assert fit.degrees == 1 + 4
+    assert fit.sigma == pytest.approx(math.sqrt(4 * 2 * 0.01**2 / 5), rel=1e-5)
     assert fit.predict(1e14).low < law(1e14) < fit.predict(1e14).high
 
 

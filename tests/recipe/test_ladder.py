@@ -5,8 +5,8 @@ import pytest
 from groundup.recipe import LadderSection, Recipe, RecipeError, Rung, dump_toml, load_recipe, parse_recipe, rung_model
 from groundup.recipe.architectures import architecture, ladder
 
-FOUR = "[corpus]\n[tokenizer]\n[ladder]\nrungs = [{0}]\n"
-SIZES = ", ".join(f"{{ layers = 1, hidden_size = {width} }}" for width in (16, 32, 48, 64))
+FIVE = "[corpus]\n[tokenizer]\n[ladder]\nrungs = [{0}]\n"
+SIZES = ", ".join(f"{{ layers = 1, hidden_size = {width} }}" for width in (16, 24, 32, 48, 64))
 
 
 def test_a_rung_takes_its_proportions_from_its_width():
@@ -35,14 +35,16 @@ def test_a_rungs_model_is_the_recipes_but_for_its_shape():
 
 
 def test_rungs_may_be_names_and_are_named():
-    section = LadderSection(rungs=("ladder-d1", "ladder-d4", {"preset": "ladder-d5", "name": "five"}, "ladder-d9"))
-    assert [rung.label for rung in section.rungs] == ["ladder-d1", "ladder-d4", "five", "ladder-d9"]
+    section = LadderSection(
+        rungs=("ladder-d1", "ladder-d4", {"preset": "ladder-d5", "name": "five"}, "ladder-d7", "ladder-d9")
+    )
+    assert [rung.label for rung in section.rungs] == ["ladder-d1", "ladder-d4", "five", "ladder-d7", "ladder-d9"]
     assert Rung(layers=3, hidden_size=96).label == "3x96"
 
 
 def test_the_stage_stands_between_tokens_and_models_and_may_occur_often():
     text = (
-        FOUR.format(SIZES) + "[pretrain]\nsteps = 1\n[book]\n[stages.again]\nkind = 'ladder'\nrungs = [" + SIZES + "]\n"
+        FIVE.format(SIZES) + "[pretrain]\nsteps = 1\n[book]\n[stages.again]\nkind = 'ladder'\nrungs = [" + SIZES + "]\n"
     )
     recipe = parse_recipe(text)
     names = [stage.name for stage in recipe.ordered_stages()]
@@ -55,17 +57,17 @@ def test_the_stage_stands_between_tokens_and_models_and_may_occur_often():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (FOUR.format("'ladder-d1', 'ladder-d4', 'ladder-d5'"), "at least 4 items"),
-        (FOUR.format(SIZES) + "tokens = 1000\n", "tokens"),
-        (FOUR.format(SIZES + ", { layers = 2 }"), "needs layers and hidden_size, or a preset"),
-        (FOUR.format(SIZES + ", 'ladder-dx'"), "no architecture 'ladder-dx'"),
-        (FOUR.format(SIZES + ", { name = '1x64', layers = 2, hidden_size = 64 }"), "two rungs named '1x64'"),
-        (FOUR.format(SIZES + ", { name = 'A b', layers = 2, hidden_size = 64 }"), "name"),
-        (FOUR.format(SIZES + ", { layers = 2, hidden_size = 64, heads = 3, kv_heads = 2 }"), "rung '2x64': heads = 3"),
-        (FOUR.format(SIZES) + "tokens_per_parameter = 0\n", "greater than 0"),
-        (FOUR.format(SIZES) + "micro_batch = 0\n", "at least 1 row"),
+        (FIVE.format("'ladder-d1', 'ladder-d4', 'ladder-d5', 'ladder-d6'"), "at least 5 items"),
+        (FIVE.format(SIZES) + "tokens = 1000\n", "tokens"),
+        (FIVE.format(SIZES + ", { layers = 2 }"), "needs layers and hidden_size, or a preset"),
+        (FIVE.format(SIZES + ", 'ladder-dx'"), "no architecture 'ladder-dx'"),
+        (FIVE.format(SIZES + ", { name = '1x64', layers = 2, hidden_size = 64 }"), "two rungs named '1x64'"),
+        (FIVE.format(SIZES + ", { name = 'A b', layers = 2, hidden_size = 64 }"), "name"),
+        (FIVE.format(SIZES + ", { layers = 2, hidden_size = 64, heads = 3, kv_heads = 2 }"), "rung '2x64': heads = 3"),
+        (FIVE.format(SIZES) + "tokens_per_parameter = 0\n", "greater than 0"),
+        (FIVE.format(SIZES) + "micro_batch = 0\n", "at least 1 row"),
         ("[ladder]\nrungs = [" + SIZES + "]\n", "needs stage 'corpus'"),
-        (FOUR.format(SIZES) + "[sft]\nsteps = 1\nstart = 'ladder'\n", "doesn't make"),
+        (FIVE.format(SIZES) + "[sft]\nsteps = 1\nstart = 'ladder'\n", "doesn't make"),
     ],
 )
 def test_what_is_no_ladder_is_refused(text, message):
@@ -77,6 +79,6 @@ def test_what_is_no_ladder_is_refused(text, message):
 def test_the_built_in_ladder():
     recipe = load_recipe("ladder")
     assert isinstance(recipe, Recipe)
-    assert 4 <= len(recipe.ladder.rungs) <= 6
+    assert len(recipe.ladder.rungs) == 6
     assert recipe.ladder.tokens_per_parameter == 10
     assert [stage.name for stage in recipe.ordered_stages()] == ["corpus", "tokenizer", "ladder", "book"]

@@ -58,7 +58,7 @@ class Law:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value with its 95 % interval; ``low`` and ``high`` are None where nothing measures the scatter."""
+    """A value with its 95 % interval; ``low`` and ``high`` are None where nothing measures how far rungs scatter."""
 
     value: float
     low: float | None
@@ -95,8 +95,8 @@ class LawFit:
 
     Attributes:
         sigma: the scatter of one run about the law, as a share of the loss: that of seeds, or that of the rungs about
-            the law where it is greater. None where nothing measures it.
-        degrees: of freedom that ``sigma`` rests on: runs of a rung beyond its first, and rungs beyond three.
+            the law where it is greater. None with three rungs, which some law always fits.
+        degrees: of freedom that ``sigma`` rests on: rungs beyond three, and runs of a rung beyond its first.
         exponent, floor: with their intervals. A floor whose interval begins at 0 is not known to be there at all.
     """
 
@@ -174,15 +174,15 @@ def _check(compute: Sequence[float], losses: Sequence[Sequence[float]]) -> None:
 
 
 def _scatter(squares: float, spare: int, within: float, seeds: int) -> float | None:
-    """The standard deviation of a run about the law, from all degrees of freedom there are.
+    """The standard deviation of a run about the law, from all degrees of freedom there are; None where no rung is to
+    spare: seeds alone tell how far runs of one rung differ, and not how far rungs lie from any law.
 
     Rungs may lie farther from the law than seeds of one rung from each other, as a shape or a learning rate suits one
     better than the next. Then theirs is the scatter that a further rung will have.
     """
-    if not spare + seeds:
+    if not spare:
         return None
-    pooled = (squares + within) / (spare + seeds)
-    return math.sqrt(max(pooled, squares / spare if spare else 0.0))
+    return math.sqrt(max((squares + within) / (spare + seeds), squares / spare))
 
 
 def _profile(x: Floats, y: Floats, exponents: Floats) -> _Profile:

@@ -90,9 +90,9 @@ class LadderSection(TokenTrainSection):
 
     kind: Literal["ladder"] = Field(default="ladder", description="What the stage does.")
     rungs: tuple[Annotated[Rung, BeforeValidator(_preset_as_table)], ...] = Field(
-        min_length=4,
+        min_length=5,
         description="The sizes, each with more training FLOPs than the one before: presets' names or tables. The law "
-        "has three unknowns, so the fourth rung is the first to be foretold.",
+        "has three unknowns: the fourth rung is the first to be foretold, and the fifth the first with an interval.",
     )
     tokens_per_parameter: float = Field(
         default=20.0,
