@@ -70,12 +70,8 @@ def training(run: Path, stage: Stage, manifest: Manifest) -> Facts:
 
 
 def _curve(rows: Sequence[Facts], name: str) -> list[list[float]]:
-    """[step, value] of a column, thinned to about ``POINTS`` points."""
-    return thinned([[row["step"], row[name]] for row in rows if name in row and math.isfinite(row[name])])
-
-
-def thinned(points: list[list[float]]) -> list[list[float]]:
-    """About ``POINTS`` of many (x, y): of equal shares of them the last x and the mean y."""
+    """[step, value] of a column, thinned to about ``POINTS`` points by the mean over equal shares of the steps."""
+    points = [[row["step"], row[name]] for row in rows if name in row and math.isfinite(row[name])]
     if len(points) <= POINTS:
         return points
     parts = np.array_split(np.array(points), POINTS)

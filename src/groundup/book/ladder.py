@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from groundup.book.curves import thinned
 from groundup.planning import LADDER, LawFit, fit_law, run_directory
 from groundup.recipe import Recipe, Stage
 from groundup.run import Manifest, read_json
@@ -18,6 +17,8 @@ from groundup.training import read_journal
 Facts = dict[str, Any]
 DRAWN = 60
 """Points of a drawn law."""
+STEPS_A_DECADE = 8
+"""Points of a training curve for each tenfold of compute."""
 BEYOND = 1.6
 """How much farther than its last point a law is drawn."""
 
@@ -55,11 +56,16 @@ def drawn(fit: LawFit, low: float, high: float) -> Facts:
 
 
 def _curve(directory: Path, rung: Facts) -> Facts:
-    """The training loss of a rung's first run over the compute spent."""
+    """The training loss of a rung's first run over the compute spent, the mean over equal steps of its logarithm:
+    one update's loss says as much about its text as about the model."""
     share = rung["compute"] / max(1, rung["tokens"])
     rows = read_journal(directory / "metrics.jsonl")
-    points = [[row["tokens"] * share, row["loss"]] for row in rows if math.isfinite(row.get("loss", math.nan))]
-    return {"rung": rung["rung"], "points": thinned(points)}
+    points = np.array(
+        [(row["tokens"] * share, row["loss"]) for row in rows if math.isfinite(row.get("loss", math.nan))]
+    ).reshape(-1, 2)
+    steps = np.floor(np.log10(np.maximum(points[:, 0], 1.0)) * STEPS_A_DECADE)
+    means = [points[steps == step].mean(0).tolist() for step in np.unique(steps)]
+    return {"rung": rung["rung"], "points": means}
 
 
 def largest(run: Path, recipe: Recipe, done: dict[str, Manifest]) -> list[str]:
