@@ -57,7 +57,7 @@ class Climber:
     run: object
     recipe: object
 
-    def __call__(self, out, stop=lambda: False, **changes):
+    def __call__(self, out, stop=lambda: False, tracking=None, **changes):
         section = LadderSection.model_validate({**self.recipe.ladder.model_dump(), **changes})
         return ladder(
             section,
@@ -68,6 +68,7 @@ class Climber:
             hardware=CPU,
             fingerprint="f" * 64,
             should_stop=stop,
+            tracking=tracking,
         )
 
 

@@ -4,17 +4,20 @@ import json
 import math
 import shutil
 import sys
+from collections import Counter
 
 import pytest
 
+from groundup.build.driver import _NOT_RESULTS
+from groundup.hardware import Hardware
 from groundup.interchange import load_model
 from groundup.model import flops_per_token
-from groundup.planning import fit_law, rung_seed, size_of
+from groundup.planning import fit_law, rung_seed, size_of, training_section
 from groundup.planning.ladder import _Climb
-from groundup.recipe import Rung
-from groundup.run import Interrupted, UserError, read_json, sha256_file
-from groundup.tokenizer import ShardWriter, Tokenizer
-from groundup.training import read_journal, validator
+from groundup.recipe import Rung, TrackingTable
+from groundup.run import Interrupted, UserError, read_json, sha256_file, write_manifest
+from groundup.tokenizer import ShardWriter, Tokenizer, TokenShards
+from groundup.training import Tracking, read_journal, validator
 
 RUNGS = ("1x8", "1x8.seed2", "1x12", "1x16", "1x20", "last")
 
@@ -162,6 +165,81 @@ def test_too_little_text_is_said_before_anything_is_trained(climb, tmp_path):
     assert not (tmp_path / "ladder").exists()
 
 
+def test_a_rung_whose_updates_grow_reads_its_tokens_too(climb, tmp_path):
+    """And what is too much for the corpus is the same with a ramp and without one."""
+    ramp = [{"until": 0.5, "tokens_per_update": 128}]
+    section = climb.recipe.ladder.model_validate({**climb.recipe.ladder.model_dump(), "batch_ramp": ramp})
+    cpu = Hardware("cpu", "fp32", False, 1, {})
+    made = _Climb(section, climb.recipe.model, climb.run, tmp_path, 3, cpu, "f" * 64, bool, None)
+    found = made.train(made.sizes[0], 0)
+    assert made.sizes[0].tokens <= found["tokens"] < made.sizes[0].tokens + 2 * 512
+    steps = made.sizes[0].tokens / (0.5 * 512 + 0.5 * 128)
+    assert steps <= found["steps"] < 1.1 * steps + 2
+    with pytest.raises(UserError, match="updates of 96 tokens are not whole rows of 64") as caught:
+        climb(tmp_path / "ladder", batch_ramp=[{"until": 0.5, "tokens_per_update": 96}])
+    assert caught.value.where == "[ladder] batch_ramp"
+
+    run = tmp_path / "run"  # whose text may be read once
+    shutil.copytree(climb.run / "tokenizer", run / "tokenizer")
+    index = run / "tokenizer" / "shards" / "train" / "index.json"
+    content = json.loads(index.read_text())
+    content["sources"][0]["epochs"] = 1
+    index.write_text(json.dumps(content))
+    tokens = 1.3 * TokenShards(index.parent).tokens / made.sizes[-1].multiplying
+    said = []
+    for changes in ({}, {"batch_ramp": ramp}):
+        with pytest.raises(UserError, match="rung 'last' reads") as caught:
+            type(climb)(run, climb.recipe)(tmp_path / "ladder", tokens_per_parameter=tokens, **changes)
+        said.append(caught.value)
+    # Of the last update there may be less than is counted, and the ramp's last one is another.
+    most = [int(each.expected.split()[0].replace(",", "")) for each in said]
+    assert most[0] == pytest.approx(most[1], abs=512)
+    assert said[0].what == said[1].what
+    assert not (tmp_path / "ladder").exists()
+
+
+def test_each_run_of_a_rung_is_one_of_its_own_to_a_tracker(climb, tmp_path, monkeypatch):
+    begun, lines, ended = [], Counter(), []
+
+    class Fake:
+        def __init__(self, tracking, out, id):
+            self.id, self.out = id, out.name
+
+        def begin(self, name, recipe, step):
+            self.id = name
+            begun.append(name)
+
+        def held(self, sent):
+            return sent
+
+        def log(self, step, numbers):
+            lines[self.out] += 1
+
+        def finish(self, status):
+            ended.append(status)
+
+    monkeypatch.setattr("groundup.training.trackers.KINDS", {"mlflow": Fake})
+    monkeypatch.setattr("groundup.training.trackers.require_trackers", lambda names: None)
+    climb(tmp_path / "ladder", tracking=Tracking(("mlflow",), TrackingTable(), "small", tmp_path, {}))
+    assert begun == [f"small/ladder/rungs/{name}" for name in RUNGS]
+    assert ended == ["finished"] * len(RUNGS)
+    for name in RUNGS:
+        assert lines[name] == len(read_journal(tmp_path / "ladder" / "rungs" / name / "metrics.jsonl"))
+    manifest = write_manifest(
+        tmp_path / "ladder",
+        stage="l",
+        kind="ladder",
+        fingerprint="f",
+        inputs={},
+        metrics={},
+        started="",
+        exclude=_NOT_RESULTS,
+    )
+    assert (tmp_path / "ladder" / "rungs" / "last" / ".trackers.json").exists()
+    assert not any("trackers" in name or "checkpoints" in name for name in manifest.files)
+    assert "rungs/last/result.json" in manifest.files
+
+
 def test_no_text_to_measure_on_is_said_before_anything_is_trained(climb, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(climb.run / "tokenizer", run / "tokenizer")
@@ -185,8 +263,8 @@ def test_an_optimizer_of_its_own_and_seeds(climb):
         {"layers": 1, "hidden_size": 24, "optimizer": {"muon_lr": 0.5}},
     ]
     section = climb.recipe.ladder.model_validate({**climb.recipe.ladder.model_dump(), "rungs": rungs})
-    made = _Climb(section, climb.recipe.model, climb.run, climb.run / "none", 3, None, "f" * 64, bool)
-    sections = [made.training_section(size) for size in made.sizes]
+    made = _Climb(section, climb.recipe.model, climb.run, climb.run / "none", 3, None, "f" * 64, bool, None)
+    sections = [training_section(made.section, size) for size in made.sizes]
     assert [each.optimizer.muon_lr for each in sections] == [0.02, 0.02, 0.02, 0.02, 0.5]
     assert [each.tokens for each in sections] == [size.tokens for size in made.sizes]
     assert sections[0].tokens_per_update == 512

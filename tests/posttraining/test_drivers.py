@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ from groundup.hardware import Hardware
 from groundup.interchange import load_model, save_model
 from groundup.model import Architecture, Transformer, initialise
 from groundup.posttraining import dpo, sft
+from groundup.posttraining.dpo import DpoObjective
 from groundup.recipe import DpoSection, OptimizerTable, SftSection
-from groundup.run import Interrupted, UserError, read_json, sha256_file
+from groundup.run import GroundupError, Interrupted, UserError, read_json, sha256_file
 from groundup.tokenizer import Tokenizer
 from groundup.training import read_journal
 from groundup.training.checkpoint import checkpoints
@@ -23,6 +25,7 @@ from groundup.training.checkpoint import checkpoints
 pytestmark = pytest.mark.usefixtures("reproducible_kernels")
 PEOPLE, PLACES = ("Mia", "Tom", "Ana"), ("park", "hill", "lake")
 STORIES = [(f"{who} went to the {place}. Where is {who}?", who, place) for who in PEOPLE for place in PLACES]
+dpo_module = sys.modules["groundup.posttraining.dpo"]  # the room's function has the same name
 TIMES = ("seconds", "tokens_per_second", "gflops", "mfu", "mfu_palm", "data_wait", "data_start", "peak_memory")
 
 
@@ -153,6 +156,20 @@ def test_stopped_and_started_again(run, cpu, stage):
     assert losses(run / "whole") == losses(run / "parts")
 
 
+def test_sft_with_updates_that_grow(run, cpu):
+    """One row of 64 tokens in each of the first 8 of 24 updates, two from there on; stopped at the border."""
+    section = sft_section(run, batch_ramp=[{"until": 0.3, "tokens_per_update": 64}])
+    train(sft, section, run, run / "base", cpu, name="whole")
+    rows = [record["rows"] for record in read_journal(run / "whole" / "metrics.jsonl") if "rows" in record]
+    assert rows == [*range(1, 9), *range(10, 42, 2)]
+    asked = []
+    with pytest.raises(Interrupted, match="stopped at step 8"):
+        train(sft, section, run, run / "base", cpu, name="parts", stop=lambda: asked.append(0) or len(asked) == 8)
+    train(sft, section, run, run / "base", cpu, name="parts")
+    assert equal_weights(run / "whole" / "final", run / "parts" / "final")
+    assert losses(run / "whole") == losses(run / "parts")
+
+
 def test_the_micro_batch_is_for_memory_only(run, cpu):
     for micro in (1, 2):
         train(sft, sft_section(run, micro_batch=micro, steps=3), run, run / "base", cpu, name=f"sft{micro}")
@@ -171,6 +188,84 @@ def test_a_budget_of_minutes_is_measured_and_leaves_no_trace(run, cpu, stage):
     train(stage, choose(run, steps=10), run, run / "base", cpu, name="counted")
     assert losses(run / "timed")[0] == losses(run / "counted")[0]
     assert not [path.name for path in (run / "timed").iterdir() if path.name.startswith(".")]
+
+
+def hungry(monkeypatch, rows: int, begin: int = 0) -> None:
+    """From pass ``begin`` on, DPO asks for more memory than there is where a pass has more than so many rows."""
+    loss, passes = DpoObjective.loss, []
+
+    def greedy(self, model, batch):
+        passes.append(1)
+        if len(passes) > begin and len(batch["ids"]) > rows:
+            torch.empty(1 << 60)
+        return loss(self, model, batch)
+
+    monkeypatch.setattr(DpoObjective, "loss", greedy)
+
+
+def tokens(out: Path) -> list[int]:
+    return [record["tokens"] for record in read_journal(out / "metrics.jsonl") if "loss" in record]
+
+
+@pytest.mark.parametrize("micro", [2, 3])
+def test_dpo_goes_on_with_half_the_micro_batch(run, cpu, monkeypatch, micro):
+    """Its updates stay filled up to whole micro-batches of before; a pass with a row of no pair adds nothing. Of 3 rows
+    half is 1."""
+    train(dpo, dpo_section(run, micro_batch=1), run, run / "base", cpu, name="small")
+    hungry(monkeypatch, rows=1)
+    metrics = train(dpo, dpo_section(run, micro_batch=micro), run, run / "base", cpu)
+    plan = read_json(run / "dpo" / "plan.json")
+    assert (plan["micro_rows"], plan["halved_at"], metrics["micro_rows"]) == (micro, [0], 1)
+    assert tokens(run / "dpo") == tokens(run / "small")
+    assert losses(run / "dpo") == pytest.approx(losses(run / "small"), rel=1e-4)
+    small, found = (load_file(run / name / "final" / "model.safetensors") for name in ("small", "dpo"))
+    for name, weight in small.items():
+        assert torch.allclose(found[name], weight, rtol=1e-3, atol=1e-4), name
+    assert not equal_weights(run / "base", run / "dpo" / "final")
+
+
+def test_dpo_halves_at_the_same_update_after_a_resume(run, cpu, monkeypatch):
+    """Memory fails in the second pass of update 6; killed after it, with the checkpoint before it."""
+    whole = dpo_section(run, checkpoint_every=2)
+    passes = []
+    monkeypatch.setattr(DpoObjective, "loss", lambda *given, loss=DpoObjective.loss: passes.append(1) or loss(*given))
+    train(dpo, whole, run, run / "base", cpu, name="plain")
+    each = len(passes) // 12
+    assert each > 1
+    hungry(monkeypatch, rows=1, begin=5 * each + 1)
+    train(dpo, whole, run, run / "base", cpu, name="whole")
+    assert read_json(run / "whole" / "plan.json")["halved_at"] == [5]
+    monkeypatch.undo()
+    hungry(monkeypatch, rows=1, begin=5 * each + 1)
+    asked = []
+    with pytest.raises(Interrupted):
+        train(dpo, whole, run, run / "base", cpu, name="parts", stop=lambda: asked.append(0) or len(asked) == 7)
+    shutil.rmtree(run / "parts" / "checkpoints" / "step-00000007")
+    shutil.rmtree(run / "parts" / "checkpoints" / "step-00000006")
+    monkeypatch.undo()
+    train(dpo, whole, run, run / "base", cpu, name="parts")
+    assert equal_weights(run / "whole" / "final", run / "parts" / "final")
+    assert losses(run / "whole") == losses(run / "parts")
+
+
+def test_the_reference_too_is_computed_with_the_memory_that_there_is(run, cpu, monkeypatch):
+    """Fewer pairs at a time; of one pair that does not fit, plain words."""
+    train(dpo, dpo_section(run), run, run / "base", cpu, name="whole")
+    forward = dpo_module.answer_logprobs
+
+    def greedy(model, batch, most: int):
+        if not torch.is_grad_enabled() and int(batch["present"].sum()) > most:
+            torch.empty(1 << 60)
+        return forward(model, batch)
+
+    monkeypatch.setattr(dpo_module, "answer_logprobs", lambda model, batch: greedy(model, batch, 2))
+    train(dpo, dpo_section(run), run, run / "base", cpu)
+    kept = [load_file(run / name / "reference.safetensors")["logprobs"] for name in ("whole", "dpo")]
+    assert torch.allclose(kept[0], kept[1], rtol=1e-5, atol=1e-4)
+    assert losses(run / "dpo") == pytest.approx(losses(run / "whole"), rel=1e-4)
+    monkeypatch.setattr(dpo_module, "answer_logprobs", lambda model, batch: greedy(model, batch, 0))
+    with pytest.raises(GroundupError, match="none: out of memory"):
+        train(dpo, dpo_section(run), run, run / "base", cpu, name="none")
 
 
 def test_changed_data_start_anew(run, cpu):

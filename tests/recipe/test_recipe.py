@@ -34,7 +34,7 @@ from groundup.recipe import (
 from groundup.recipe.docs import recipe_markdown
 from groundup.recipe.overrides import apply_overrides, parse_override
 
-NAMES = ("finetune", "ladder", "laptop", "own-text", "seq2seq", "shakespeare", "smoke", "web")
+NAMES = ("finetune", "ladder", "laptop", "one-gpu", "own-text", "seq2seq", "shakespeare", "smoke", "web")
 text = st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=20)
 counts = st.integers(1, 10**9)
 positive = st.floats(1e-9, 1e6, allow_subnormal=False)

@@ -16,11 +16,12 @@ from groundup.recipe import OptimizerTable, PretrainSection
 from groundup.run import GroundupError, Interrupted, UserError
 from groundup.tokenizer import Batch, Loader, PackedRows, ShardWriter, TokenShards
 from groundup.training import Job, NextToken, Plan, prepare, read_journal, train
-from groundup.training.budget import COMPILE_FLOPS, compile_pays, micro_rows, settle
+from groundup.training.budget import COMPILE_FLOPS, compile_pays, settle
 from groundup.training.checkpoint import Snapshot, checkpoints, newest_sound, retain, write
 from groundup.training.compute import SHAPES, compiled
 from groundup.training.guard import Guard
 from groundup.training.loop import Trainer
+from groundup.training.memory import rows_in_pass
 
 CPU = Hardware("cpu", "fp32", False, 1, {})
 ARCH = Architecture(
@@ -253,9 +254,11 @@ def test_a_plan_is_decided_once(tmp_path):
 
 
 def test_micro_rows_divide_the_update():
-    assert micro_rows(PretrainSection(steps=1, micro_batch=5), ARCH, 12, 16, CPU) == 4
-    assert micro_rows(PretrainSection(steps=1), ARCH, 12, 2048, CPU) == 2
-    assert micro_rows(PretrainSection(steps=1), ARCH, 12, 16, CPU) == 12
+    model = Transformer(ARCH)
+    assert rows_in_pass(PretrainSection(steps=1, micro_batch=5), model, 12, 16, CPU) == (4, 0)
+    assert rows_in_pass(PretrainSection(steps=1, micro_batch=5), model, 12, 16, CPU, divisor=False) == (5, 0)
+    assert rows_in_pass(PretrainSection(steps=1), model, 12, 2048, CPU) == (2, 0)
+    assert rows_in_pass(PretrainSection(steps=1, recomputed_blocks=9), model, 12, 16, CPU) == (12, 2)
 
 
 def test_weight_decay_reaches_matrices_only():
@@ -340,7 +343,7 @@ def test_an_empty_share_has_no_loss_and_no_gradient(rows, tmp_path):
     share = Loader(rows, 3, rank=0, world=8).update(0)
     assert len(share) == 0
     trainer = Trainer(job(rows, tmp_path / "a"))
-    assert trainer.gradients(share) == (0.0, {})
+    assert trainer.gradients(share) == (0.0, {"grad_norm": 0.0})
     assert all(not torch.any(weight.grad) for weight in trainer.model.parameters())
 
 
@@ -363,7 +366,7 @@ def test_each_shape_is_compiled_and_one_too_many_is_an_error(monkeypatch):
     for size in range(2, 2 + SHAPES):
         assert double(torch.ones(size, 2)).sum() == 4 * size
     assert graphs == [(size, 2) for size in range(2, 2 + SHAPES)]
-    assert SHAPES >= 9  # seven lengths of a ramp, whole rows, an update's short rest
+    assert SHAPES >= 2 * (2 * (7 + 7 + 1) + 1)  # two ramps and whole updates, their rests; before and after a halving
     with pytest.raises(Exception, match="recompile_limit"):
         double(torch.ones(2 + SHAPES, 2))
 

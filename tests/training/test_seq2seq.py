@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from groundup.hardware import Hardware
 from groundup.inference import Translator
@@ -275,3 +276,37 @@ def test_rows_of_an_update_are_sorted_so_that_slices_have_little_padding():
     assert sum(part.tokens for part in parts) == rows.tokens
     assert isinstance(parts[0], PairRows)
     assert {field.name for field in dataclasses.fields(rows)} == {"sources", "inputs", "targets"}
+
+
+@pytest.mark.parametrize(("begin", "dropout"), [(0, 0.2), (7, 0.0)])
+def test_it_goes_on_with_half_the_micro_batch(tmp_path, monkeypatch, begin, dropout):
+    """Updates differ in their lengths, and passes hold as many places: half of them for all. From the first update on
+    it is the run that had the smaller micro-batch all along, to the bit, dropout included."""
+    longest, passes, loss = 16, [], TranslationObjective.loss
+    shape = SHAPE.model_copy(update={"context_length": longest, "dropout": dropout})
+    # Where gradients are nearly nothing, Adam makes steps of rounding; its epsilon is to hide that here.
+    rates = {"adamw_lr": 1e-3, "embedding_lr": 1e-3, "epsilon": 1e-3}
+    settings = {"pairs_per_update": 16, "model": shape, "peak_lr": "given", "optimizer": rates}
+
+    def hungry(self, model, batch):
+        passes.append(len(batch["sources"]) * max(batch["sources"].shape[1], batch["inputs"].shape[1]))
+        if len(passes) > begin and passes[-1] > 4 * longest:
+            torch.empty(1 << 60)
+        return loss(self, model, batch)
+
+    small = run(section(micro_batch=4, **settings), tmp_path / "small" / "seq2seq")
+    monkeypatch.setattr(TranslationObjective, "loss", hungry)
+    metrics = run(section(micro_batch=8, **settings), tmp_path / "hungry" / "seq2seq")
+    assert max(passes[-4:]) <= 4 * longest < max(passes)
+    plan = json.loads((tmp_path / "hungry" / "seq2seq" / "plan.json").read_text())
+    (halved,) = plan["halved_at"]
+    assert (plan["micro_rows"], small["micro_rows"], metrics["micro_rows"]) == (8, 4, 4)
+    assert halved == begin // 2  # two passes an update: the second of the fourth one fails
+    lines = [read_journal(tmp_path / name / "seq2seq" / "metrics.jsonl") for name in ("small", "hungry")]
+    assert [line["tokens"] for line in lines[0]] == [line["tokens"] for line in lines[1]]
+    assert [line["micro_rows"] for line in lines[1] if "loss" in line] == [8] * halved + [4] * (8 - halved)
+    assert lines[0][0]["loss"] > 1.002 * small["loss"]  # it learns: equal weights are not those of the beginning
+    weights = [load_file(tmp_path / name / "seq2seq" / "final" / "model.safetensors") for name in ("small", "hungry")]
+    for name, weight in weights[0].items():
+        assert torch.allclose(weights[1][name], weight, rtol=1e-4, atol=1e-6), name
+        assert begin or torch.equal(weights[1][name], weight), name

@@ -55,6 +55,7 @@ def training(run: Path, stage: Stage, manifest: Manifest) -> Facts:
         "metrics": manifest.metrics,
         "optimizer": optimizer.model_dump(mode="json"),
         "schedule": section.schedule.model_dump(mode="json"),
+        "ramped": bool(getattr(section, "batch_ramp", ())),
         "muon": optimizer.muon_lr > 0,
         "beta": section.beta if isinstance(section, DpoSection) else None,
         "pairs_per_update": section.pairs_per_update if isinstance(section, DpoSection) else None,

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from groundup.book.text import token_text
 from groundup.corpus import read_documents
-from groundup.recipe import Recipe, TrainSection
+from groundup.recipe import Recipe
 from groundup.run import UserError
 from groundup.tokenizer import PackedRows, Tokenizer, TokenShards
 from groundup.tokenizer.alphabet import SPACE
@@ -165,7 +165,7 @@ def _fertility(run: Path, tool: Tokenizer) -> Facts:
 def _rows(shards: TokenShards, run: Path, recipe: Recipe) -> Facts | None:
     """The first packed rows of the first training stage: lengths of the documents' pieces in each."""
     section = recipe.pretrain
-    if not isinstance(section, TrainSection) or section.packing == "padded":
+    if section is None or section.packing == "padded":
         return None
     length = section.sequence_length or recipe.model.context_length
     try:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from groundup.build.models import held_out_conversations, open_model
 from groundup.build.verify import find_stage, open_run
-from groundup.recipe import DECODER_KINDS, Recipe, Stage, TrainSection
+from groundup.recipe import DECODER_KINDS, EngineSection, Recipe, Stage
 from groundup.run import UserError, read_manifest
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ def sample_conversation(run: Path, *, seed: int) -> list[Message]:
     recipe = open_run(run)
     if not speaker.chats:
         section = find_stage(recipe, speaker.stage).section
-        prompts = section.sample_prompts if isinstance(section, TrainSection) else ()
+        prompts = section.sample_prompts if isinstance(section, EngineSection) else ()
         shown = [{"role": "user", "content": prompts[0] if prompts else "\n"}]
         text = speaker.answer(shown, max_tokens=96, temperature=0.8, seed=seed)
         return [*shown, {"role": "assistant", "content": text}]

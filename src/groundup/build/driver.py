@@ -33,7 +33,7 @@ from groundup.run import (
 )
 
 # Below a training stage, what serves resuming and is no part of the result.
-_NOT_RESULTS = ("checkpoints/*", "*/checkpoints/*", "trackers/*", "*/trackers/*", ".*")
+_NOT_RESULTS = ("checkpoints/*", "*/checkpoints/*", "trackers/*", "*/trackers/*", ".*", "*/.*")
 
 
 @dataclass(frozen=True)

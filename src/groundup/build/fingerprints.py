@@ -13,6 +13,7 @@ from groundup.hardware import Hardware
 from groundup.recipe import (
     CorpusSection,
     DpoSection,
+    EngineSection,
     EvaluateSection,
     ImportSection,
     LadderSection,
@@ -22,7 +23,6 @@ from groundup.recipe import (
     SftSection,
     Stage,
     TokenizerSection,
-    TrainSection,
     nearest,
     rung_model,
 )
@@ -80,7 +80,7 @@ def stage_fingerprints(
             ]  # they are in the result
             content["remote"] = external_identities(stage.section, sources)
             content |= _sought(recipe, stage.section, hash_file)
-        if isinstance(stage.section, TrainSection | EvaluateSection):
+        if isinstance(stage.section, EngineSection | EvaluateSection):
             content["hardware"] = hardware.bits()
         if isinstance(stage.section, PretrainSection) and stage.start is None:
             content["model"] = recipe.model.model_dump(mode="json")

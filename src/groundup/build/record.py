@@ -57,7 +57,7 @@ class RunRecord:
                 stored=stored,
             )
         except ValueError as error:
-            raise UserError(str(error), where="[hardware] device", mend='set device = "auto"') from None
+            raise UserError(str(error), where="[hardware]", mend='set device, or precision, to "auto"') from None
         if hardware.as_dict() != stored:
             self._content["hardware"] = hardware.as_dict()
             self._save()

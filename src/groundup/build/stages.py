@@ -176,6 +176,7 @@ def ladder(context: Context) -> Metrics:
         hardware=context.ready_to_train(),
         fingerprint=context.fingerprint,
         should_stop=context.stop,
+        tracking=context.tracking,
     )
 
 

@@ -26,6 +26,13 @@ def usable_devices() -> list[Device]:
     return [*found, "cpu"]
 
 
+def has_fp8(device: Device) -> bool:
+    """Whether the device multiplies 8-bit floats: NVIDIA GPUs from compute capability 8.9 on."""
+    import torch
+
+    return device == "cuda" and torch.version.hip is None and torch.cuda.get_device_capability() >= (8, 9)
+
+
 def physical_cores() -> int:
     """CPU cores this process may use, hyper-threads counted once; at least 1."""
     allowed = _allowed_processors()

@@ -82,7 +82,7 @@ def find_peak(device: str, precision: str, *, threads: int) -> Peak | None:
 
     Args:
         device: "cpu", "cuda" or "mps".
-        precision: "fp32" or "bf16".
+        precision: "fp32", "bf16" or "fp8".
         threads: CPU threads to measure with.
 
     Returns None where the device can't multiply that type.

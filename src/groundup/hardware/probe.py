@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from functools import partial
+from typing import Any
 
 PROBE_REPEATS = 8
 PROBE_SHAPE = (4096, 256, 1024)
@@ -51,14 +53,15 @@ def square_probe(device: str, precision: str, *, threads: int) -> float | None:
     than the whole takes. Sets PyTorch's thread count; draws no random number.
 
     Args:
-        precision: "fp32" or "bf16".
+        precision: "fp32", "bf16" or "fp8".
 
     Returns None where the device can't multiply that type.
     """
     import torch
 
     torch.set_num_threads(threads)
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    dtype = {"bf16": torch.bfloat16, "fp8": torch.float8_e4m3fn}.get(precision, torch.float32)
+    one = torch.ones((), device=device)
     best, begun = 0.0, time.perf_counter()
     for side in SIDES.get(device, SIDES_ELSEWHERE):
         work = 2 * side**3 / 1e9
@@ -66,13 +69,16 @@ def square_probe(device: str, precision: str, *, threads: int) -> float | None:
             break
         try:
             a = torch.linspace(-1, 1, side * side, device=device).view(side, side).to(dtype)  # [side, side]
-            out = torch.mm(a, a)  # what is set up once is not timed
+            multiply: Any = partial(torch.mm, a, a)
+            if precision == "fp8":
+                multiply = partial(torch._scaled_mm, a, a.t(), one, one, out_dtype=torch.bfloat16)
+            out = multiply()  # what is set up once is not timed
         except (RuntimeError, TypeError):
             break
         for _ in range(SQUARE_REPEATS):
             _wait(device)
             begin = time.perf_counter()
-            torch.mm(a, a, out=out)
+            multiply(out=out)
             _wait(device)
             end = time.perf_counter()
             best = max(best, work / (end - begin))

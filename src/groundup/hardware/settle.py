@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from groundup.hardware.machine import Device, can_compile, physical_cores, usable_devices
+from groundup.hardware.machine import Device, can_compile, has_fp8, physical_cores, usable_devices
 from groundup.hardware.peaks import Peak
 from groundup.hardware.probe import matrix_probe
 
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["fp32", "bf16", "fp8"]
 
 # bf16 must beat fp32 by this factor: casting and lost digits have their price.
 _WORTHWHILE = 1.15
@@ -59,13 +59,13 @@ def resolve(
 
     Args:
         device: "auto", "cpu", "cuda" or "mps".
-        precision: "auto", "fp32" or "bf16".
+        precision: "auto", "fp32", "bf16" or "fp8".
         compile: "auto", true or false.
         threads: "auto" or a number of CPU threads.
         stored: an earlier answer for this run, from ``as_dict``; its values stand for ``auto`` as long as
             the device is the same, and nothing is probed again.
 
-    Raises ValueError where the wished-for device is not there.
+    Raises ValueError where the wished-for device is not there, or has no 8-bit products.
     """
     settled = _settle_device(device, stored)
     earlier = stored if stored is not None and stored.get("device") == settled else {}
@@ -73,6 +73,8 @@ def resolve(
     rates = dict(earlier.get("matrix_gflops", {}))
     if precision != "auto":
         chosen = precision
+        if chosen == "fp8" and not has_fp8(settled):
+            raise ValueError(f"{settled} here has no fp8 products: these need an NVIDIA GPU, Ada, Hopper or later")
     elif "precision" in earlier:
         chosen = str(earlier["precision"])
     else:
@@ -82,7 +84,8 @@ def resolve(
         compiled = bool(earlier["compile"]) if "compile" in earlier else can_compile(settled)
     else:
         compiled = bool(compile)
-    return Hardware(settled, "bf16" if chosen == "bf16" else "fp32", compiled, count, rates)
+    known: dict[str, Precision] = {"bf16": "bf16", "fp8": "fp8"}
+    return Hardware(settled, known.get(chosen, "fp32"), compiled, count, rates)
 
 
 def _settle_device(wish: str, stored: Mapping[str, Any] | None) -> Device:

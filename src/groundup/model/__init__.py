@@ -10,9 +10,9 @@ log-probabilities. The room promises:
 Read ``transformer.py`` first, then ``block.py``, ``attention.py``, ``attend.py`` (the formula and its fast forms),
 ``masks.py``, ``positions.py``, ``norm.py``, ``feed_forward.py``, ``losses.py``, ``initialise.py``. Each further idea
 has a file: ``latent.py`` (latent attention), ``experts.py`` (mixture of experts), ``ahead.py`` (predicting further
-tokens), ``embeddings.py`` (pairs of tokens), ``flex.py`` (FlexAttention), ``grow.py`` (more vocabulary),
-``encoder_decoder.py`` (the original transformer). ``architecture.py`` holds every choice of a model, ``count.py`` its
-parameters and FLOPs.
+tokens), ``embeddings.py`` (pairs of tokens), ``fp8.py`` (8-bit products), ``flex.py`` (FlexAttention), ``grow.py``
+(more vocabulary), ``encoder_decoder.py`` (the original transformer). ``architecture.py`` holds every choice of a model,
+``count.py`` its parameters and FLOPs.
 """
 
 from groundup.model.architecture import Architecture
@@ -31,6 +31,7 @@ from groundup.model.encoder_decoder import (
 )
 from groundup.model.grow import grow_vocabulary
 from groundup.model.initialise import fresh_model, initialise, renew_blocks
+from groundup.model.layers import train_in_fp8
 from groundup.model.losses import (
     IGNORE,
     Head,
@@ -80,4 +81,5 @@ __all__ = [
     "smoothed_cross_entropy_sum",
     "targets_ahead",
     "token_logprobs",
+    "train_in_fp8",
 ]

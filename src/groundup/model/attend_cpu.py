@@ -7,11 +7,13 @@ elementwise pass, which the compiler fuses, take half of that (docs/performance.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from groundup.model.layers import product_dtype
 from groundup.model.masks import Sight
 
 
@@ -25,11 +27,6 @@ def pays(q: Tensor, k: Tensor) -> bool:
         and product_dtype(q) == torch.bfloat16
         and q.shape[2] == k.shape[2] <= longest
     )
-
-
-def product_dtype(x: Tensor) -> torch.dtype:
-    """What the kernel would compute in: autocast's dtype, where that is on."""
-    return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
 
 
 LONGEST, LONGEST_EAGER = 1024, 128
@@ -81,7 +78,5 @@ def attend_cpu(q: Tensor, k: Tensor, v: Tensor, sight: Sight, scale: float | Non
     assert sight.mask is not None
     q, k, v = (x.to(torch.bfloat16) for x in (q, k, v))
     added = torch.zeros(sight.mask.shape, dtype=q.dtype).masked_fill(~sight.mask, float("-inf"))
-    result: Tensor = FlashForward.apply(  # type: ignore[no-untyped-call]
-        q, k, v, sight.mask, added, 1 / math.sqrt(q.shape[-1]) if scale is None else scale
-    )
-    return result
+    apply: Callable[..., Tensor] = FlashForward.apply
+    return apply(q, k, v, sight.mask, added, 1 / math.sqrt(q.shape[-1]) if scale is None else scale)

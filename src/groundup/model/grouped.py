@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from groundup.model.layers import product_dtype
+
 FEWEST = 16
 """Rows of a product on a CPU, the last ones zeros where a group has fewer. MKL adds up short products in another order
 than long ones; so a token's numbers don't depend on how many others, later ones too, chose the same group."""
@@ -28,10 +30,8 @@ def grouped_product(x: Tensor, weights: Tensor, ends: Tensor) -> Tensor:
     Returns:
         [N, F].
     """
-    if torch.is_autocast_enabled(x.device.type):
-        dtype = torch.get_autocast_dtype(x.device.type)
-        x, weights = x.to(dtype), weights.to(dtype)
-    weights = weights.to(x.dtype)
+    dtype = product_dtype(x)
+    x, weights = x.to(dtype), weights.to(dtype)
     if x.is_cuda and x.dtype == torch.bfloat16 and x.shape[1] % 8 == 0 and weights.shape[1] % 8 == 0:
         fused: Tensor = F.grouped_mm(x, weights.transpose(1, 2), offs=ends)
         return fused

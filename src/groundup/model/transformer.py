@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from groundup.model.ahead import AheadBlock
 from groundup.model.architecture import Architecture
@@ -42,6 +44,7 @@ class Decoder(nn.Module):
         self.value_embeddings = nn.ModuleDict({str(layer): Embedding(arch.vocabulary_size, width) for layer in valued})
         self.embed_norm = RMSNorm(arch.hidden_size, arch.norm_eps, gains=False) if arch.embedding_norm else None
         self.layers = nn.ModuleList(Block(arch, layer) for layer in range(arch.layers))
+        self.recomputed = 0  # of these blocks, the first ones, the backward pass makes the activations again
         self.norm = nn.Identity() if arch.norm_placement == "post" else make_norm(arch, arch.hidden_size)
         blocks = nn.ModuleList(AheadBlock(arch) for _ in range(arch.predict_ahead))
         self.ahead = nn.ModuleDict({"layers": blocks} if arch.predict_ahead else {})
@@ -75,9 +78,16 @@ class Decoder(nn.Module):
         """Hidden states after the final norm, [B, T, D]."""
         x = start = self.begin(context)
         for layer, block in enumerate(self.layers):
-            x = block(x, context, start, self.extra(layer, context.ids))
+            x = self.runner(layer, block)(x, context, start, self.extra(layer, context.ids))
         hidden: Tensor = self.norm(x)
         return hidden
+
+    def runner(self, layer: int, block: nn.Module) -> Callable[..., Tensor]:
+        """The block, or what runs it without keeping its activations (Chen et al. 2016, arXiv 1604.06174)."""
+        if layer >= self.recomputed or not torch.is_grad_enabled():
+            return block
+        random = self.training and self.arch.dropout > 0
+        return partial(checkpoint, block, use_reentrant=False, preserve_rng_state=random)
 
     def ahead_blocks(self) -> Sequence[nn.Module]:
         """The blocks that predict further tokens, nearest first."""

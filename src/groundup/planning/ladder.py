@@ -21,8 +21,7 @@ from groundup.planning.scaling import UNKNOWNS, Estimate, LawFit, fit_huber, fit
 from groundup.recipe import LadderSection, ModelSection, PretrainSection, Rung, rung_model
 from groundup.run import UserError, fingerprint, log, now, read_json, write_json
 from groundup.tokenizer import Tokenizer, TokenShards
-from groundup.training import prepare, sampler, train_on_rows, validator
-from groundup.training.stage import open_rows
+from groundup.training import Tracking, open_rows, prepare, require_ramps_fit, sampler, train_on_rows, validator
 
 Facts = dict[str, Any]
 LADDER = "ladder.json"
@@ -31,20 +30,26 @@ FURTHER = 4.0
 
 
 @dataclass(frozen=True)
-class Size:
-    """A rung with its cost.
+class Cost:
+    """What it takes to train a model of a ladder's section.
 
     Attributes:
         multiplying: parameters that multiply a token's activations, the head's among them.
         tokens: that a run reads.
-        compute: training FLOPs of a run, attention included.
+        compute: training FLOPs of a run, attention included (see ``flops_per_token``).
     """
 
-    rung: Rung
-    arch: Architecture
     multiplying: int
     tokens: int
     compute: float
+
+
+@dataclass(frozen=True)
+class Size(Cost):
+    """A rung with its cost."""
+
+    rung: Rung
+    arch: Architecture
 
     @property
     def name(self) -> str:
@@ -61,6 +66,7 @@ def ladder(
     hardware: Hardware,
     fingerprint: str,
     should_stop: Callable[[], bool],
+    tracking: Tracking | None = None,
 ) -> Facts:
     """Train every rung on RUN/tokenizer/shards/train, each loss but the first three's foretold.
 
@@ -75,20 +81,34 @@ def ladder(
             has begun and whose prediction is gone.
         Interrupted: ``should_stop`` said so; a checkpoint has been saved.
     """
-    climb = _Climb(section, model_section, run, out, seed, hardware, fingerprint, should_stop)
+    climb = _Climb(section, model_section, run, out, seed, hardware, fingerprint, should_stop, tracking)
     climb.require_data()
     for place in range(len(climb.sizes)):
         climb.climb(place)
     return climb.finish()
 
 
-def size_of(section: LadderSection, model: ModelSection, rung: Rung, vocabulary_size: int) -> Size:
-    """What a rung costs: tokens by its parameters, and FLOPs of both (see ``flops_per_token``)."""
-    arch = Architecture.from_section(rung_model(model, rung), vocabulary_size)
+def cost_of(section: LadderSection, arch: Architecture) -> Cost:
+    """What a model of this shape costs in rows of the ladder's length."""
     multiplying = round(flops_per_token(arch, 0) / 6)
     tokens = round(section.tokens_per_parameter * multiplying)
-    compute = tokens * flops_per_token(arch, section.sequence_length or model.context_length)
-    return Size(rung, arch, multiplying, tokens, compute)
+    compute = tokens * flops_per_token(arch, section.sequence_length or arch.context_length)
+    return Cost(multiplying, tokens, compute)
+
+
+def size_of(section: LadderSection, model: ModelSection, rung: Rung, vocabulary_size: int) -> Size:
+    """A rung of `[model]`'s kind, and its cost."""
+    arch = Architecture.from_section(rung_model(model, rung), vocabulary_size)
+    return Size(**asdict(cost_of(section, arch)), rung=rung, arch=arch)
+
+
+def training_section(section: LadderSection, size: Size) -> PretrainSection:
+    """The section of a rung's pretraining: the ladder's, with the rung's tokens as its budget."""
+    shared = PretrainSection.model_fields.keys() & LadderSection.model_fields.keys() - {"kind"}
+    values = section.model_dump(include=set(shared))
+    if size.rung.optimizer is not None:
+        values["optimizer"] = size.rung.optimizer.model_dump()
+    return PretrainSection.model_validate({**values, "tokens": size.tokens})
 
 
 def rung_seed(seed: int, number: int) -> int:
@@ -114,9 +134,10 @@ class _Climb:
         hardware: Hardware,
         identity: str,
         should_stop: Callable[[], bool],
+        tracking: Tracking | None,
     ) -> None:
         self.section, self.model_section, self.out, self.seed = section, model_section, out, seed
-        self.hardware, self.identity, self.should_stop = hardware, identity, should_stop
+        self.hardware, self.identity, self.should_stop, self.tracking = hardware, identity, should_stop, tracking
         self.shards = run / "tokenizer" / "shards"
         self.tokenizer = Tokenizer.load(run / "tokenizer")
         vocabulary = self.tokenizer.vocabulary_size
@@ -132,26 +153,17 @@ class _Climb:
                     expected="rungs from the smallest to the largest",
                 )
 
-    def training_section(self, size: Size) -> PretrainSection:
-        """The section of a rung's pretraining: the ladder's, with the rung's tokens as its budget."""
-        shared = PretrainSection.model_fields.keys() & LadderSection.model_fields.keys() - {"kind"}
-        values = self.section.model_dump(include=set(shared))
-        if size.rung.optimizer is not None:
-            values["optimizer"] = size.rung.optimizer.model_dump()
-        return PretrainSection.model_validate({**values, "tokens": size.tokens})
-
     def require_data(self) -> None:
         """Raise UserError now, not at the last rung, where there is too little text for it, or none to measure on."""
         self.measure()
         largest = max(self.sizes, key=lambda size: size.tokens)
-        section = self.training_section(largest)
-        rows_per_update = max(1, section.tokens_per_update // self.length)
-        shards = TokenShards(self.shards / "train")
-        loader, passes, _ = open_rows(section, shards, self.length, rows_per_update, self.seed)
-        each = rows_per_update * self.length * (1 - passes.padding())
+        section = training_section(self.section, largest)
+        require_ramps_fit(section, self.length, self.out.name)
+        loader, passes, _ = open_rows(section, TokenShards(self.shards / "train"), self.length, self.seed)
+        each = max(1, section.tokens_per_update // self.length) * self.length * (1 - passes.padding())
         tokens = passes.updates_in(1.0) * each
-        steps = int(largest.tokens / each)
-        most = min(self.section.max_epochs * tokens, loader.first_updates(steps + 1) * each)
+        there = loader.first_updates(loader.sizes.fewest(largest.tokens / each) + 1)
+        most = min(self.section.max_epochs * tokens, loader.sizes.worth(there) * each)
         if largest.tokens > most:
             raise UserError(
                 f"rung {largest.name!r} reads {largest.tokens:,} tokens ({self.section.tokens_per_parameter:g} for "
@@ -231,7 +243,7 @@ class _Climb:
             return known
         prepare(self.hardware)  # forgets what was compiled for other rungs
         seed = rung_seed(self.seed, number)
-        section = self.training_section(size)
+        section = training_section(self.section, size)
         model = fresh_model(size.arch, seed).to(self.hardware.device)
         metrics = train_on_rows(
             section,
@@ -242,6 +254,7 @@ class _Climb:
             hardware=self.hardware,
             fingerprint=fingerprint({"ladder": self.identity, "rung": size.name, "run": number}),
             should_stop=self.should_stop,
+            tracking=self.tracking,
             validate=validator(self.shards / "validation", self.tokenizer, self.length, self.hardware.device),
             sample=sampler(
                 section.sample_prompts, self.tokenizer.encode, self.tokenizer, self.tokenizer.endoftext, seed
@@ -361,11 +374,9 @@ class _Climb:
     def forecast(self, fit: LawFit) -> Facts:
         """What the law of all rungs says of a model that was not trained: `[model]`, or so much more compute."""
         arch = Architecture.from_section(self.model_section, self.tokenizer.vocabulary_size)
-        multiplying = round(flops_per_token(arch, 0) / 6)
-        tokens = round(self.section.tokens_per_parameter * multiplying)
-        compute = tokens * flops_per_token(arch, self.length)
-        if compute > 1.01 * self.sizes[-1].compute:
-            return {"multiplying": multiplying, "tokens": tokens, **self.estimate(fit, compute, len(self.sizes))}
+        cost = cost_of(self.section, arch)
+        if cost.compute > 1.01 * self.sizes[-1].compute:
+            return {**asdict(cost), **self.estimate(fit, cost.compute, len(self.sizes))}
         further = self.estimate(fit, FURTHER * self.sizes[-1].compute, len(self.sizes))
         return {"multiplying": None, "tokens": None, **further}
 

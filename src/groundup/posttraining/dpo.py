@@ -24,13 +24,16 @@ from groundup.run import UserError, atomic_path, progress, sha256_file
 from groundup.tokenizer import Tokenizer, encode_chat
 from groundup.training import (
     Job,
+    Phase,
     Tracking,
     autocast,
     decoder_flops,
+    is_out_of_memory,
     load_start,
     make_plan,
     plain_words,
     prepare,
+    release_memory,
     sampler,
     save_final,
     to_tensors,
@@ -128,25 +131,42 @@ def reference_logprobs(
             if (stored.metadata() or {}).get("key") == key:
                 kept: NDArray[np.float32] = stored.get_tensor("logprobs")
                 return kept
-    result = np.zeros((len(source.pairs), 2), np.float32)
-    count = 16 * source.multiple
     model.eval()  # no dropout in what the policy is compared with
-    with progress("reference log-probabilities", total=len(source.pairs), unit="pair") as bar, torch.no_grad():
-        for start in range(0, len(source.pairs), count):
-            numbers = list(range(start, min(start + count, len(source.pairs))))
-            # Each pair carries its own number where its reference will stand, to be found again after packing.
-            source.references[numbers] = np.asarray(numbers, np.float32)[:, None]
-            batch = to_tensors(source.batch(numbers), hardware.device)
-            with autocast(hardware):
-                chosen, rejected = answer_logprobs(model, batch)
-            present = batch["present"]
-            at = batch["reference_chosen"][present].long().cpu().numpy()
-            result[at, 0] = chosen[present].float().cpu().numpy()
-            result[at, 1] = rejected[present].float().cpu().numpy()
-            bar.advance(len(numbers))
-    with plain_words(path.parent.name, path.parent), atomic_path(path) as temporary:
-        save_file({"logprobs": result}, temporary, {"key": key})
+    result = np.zeros((len(source.pairs), 2), np.float32)
+    start, count = 0, 16 * source.multiple
+    with plain_words(path.parent.name, path.parent):
+        with progress("reference log-probabilities", total=len(source.pairs), unit="pair") as bar:
+            while start < len(source.pairs):
+                numbers = list(range(start, min(start + count, len(source.pairs))))
+                try:
+                    result[numbers] = _logprobs_of(model, source, numbers, hardware)
+                except (RuntimeError, MemoryError) as error:
+                    if not is_out_of_memory(error) or len(numbers) == 1:
+                        raise
+                else:
+                    start += len(numbers)
+                    bar.advance(len(numbers))
+                    continue
+                count = len(numbers) // 2
+                release_memory()
+        with atomic_path(path) as temporary:
+            save_file({"logprobs": result}, temporary, {"key": key})
     return result
+
+
+@torch.no_grad()
+def _logprobs_of(model: Transformer, source: PairSource, numbers: list[int], hardware: Hardware) -> NDArray[np.float32]:
+    """[numbers, 2] log-probabilities of some pairs, in their order."""
+    # Each pair carries its place where its reference will stand, to be found again after packing.
+    source.references[numbers] = np.arange(len(numbers), dtype=np.float32)[:, None]
+    batch = to_tensors(source.batch(numbers), hardware.device)
+    with autocast(hardware):
+        chosen, rejected = answer_logprobs(model, batch)
+    present, found = batch["present"], np.zeros((len(numbers), 2), np.float32)
+    at = batch["reference_chosen"][present].long().cpu().numpy()
+    found[at, 0] = chosen[present].float().cpu().numpy()
+    found[at, 1] = rejected[present].float().cpu().numpy()
+    return found
 
 
 def dpo(
@@ -195,9 +215,8 @@ def dpo(
         section,
         model,
         PairPasses(shape),
-        source_of,
+        [Phase(1.0, rows, length, source_of(rows))],
         objective,
-        rows_per_update=rows,
         out=out,
         fingerprint=fingerprint,
         hardware=hardware,

@@ -33,7 +33,7 @@ from groundup.recipe.run import RunSection, TrackerName, TrackingTable
 from groundup.recipe.seq2seq import EncoderDecoderShape, PairsTable, Seq2SeqSection
 from groundup.recipe.sft import DataTable, SftSection
 from groundup.recipe.tokenizer import TokenizerSection
-from groundup.recipe.training import OptimizerTable, ScheduleTable, TokenTrainSection, TrainSection
+from groundup.recipe.training import EngineSection, OptimizerTable, ScheduleTable, TokenBatches, TrainSection
 
 __all__ = [
     "DECODER_KINDS",
@@ -49,6 +49,7 @@ __all__ = [
     "DataTable",
     "DpoSection",
     "EncoderDecoderShape",
+    "EngineSection",
     "EvaluateSection",
     "Expectation",
     "ExportSection",
@@ -68,7 +69,7 @@ __all__ = [
     "SftSection",
     "SourceTable",
     "Stage",
-    "TokenTrainSection",
+    "TokenBatches",
     "TokenizerSection",
     "TrackerName",
     "TrackingTable",

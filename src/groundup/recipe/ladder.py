@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
@@ -10,7 +10,7 @@ from groundup.recipe.architectures import architecture, proportions
 from groundup.recipe.base import Section
 from groundup.recipe.errors import RecipeError
 from groundup.recipe.model import ModelSection
-from groundup.recipe.training import OptimizerTable, TokenTrainSection
+from groundup.recipe.training import OptimizerTable, TokenBatches
 
 SHAPE = ("layers", "hidden_size", "heads", "kv_heads", "head_dim", "intermediate_size")
 """What rungs differ in. All else is `[model]`'s."""
@@ -78,15 +78,10 @@ def _preset_as_table(value: Any) -> Any:
     return {"preset": value} if isinstance(value, str) else value
 
 
-class LadderSection(TokenTrainSection):
+class LadderSection(TokenBatches):
     """Trains rung after rung, each on `tokens_per_parameter` tokens for each of its parameters, fits
     L = E + A · C^-α to their bits per byte, and writes down each next rung's loss with its interval before training it.
     The shape of a rung is `[model]` with the rung's own layers and widths."""
-
-    steps: ClassVar[None] = None  # type: ignore[misc]  # a rung's tokens are its budget: no field of the section
-    tokens: ClassVar[None] = None  # type: ignore[misc]
-    epochs: ClassVar[None] = None  # type: ignore[misc]
-    minutes: ClassVar[None] = None  # type: ignore[misc]
 
     kind: Literal["ladder"] = Field(default="ladder", description="What the stage does.")
     rungs: tuple[Annotated[Rung, BeforeValidator(_preset_as_table)], ...] = Field(
@@ -117,10 +112,7 @@ class LadderSection(TokenTrainSection):
     )
 
     @model_validator(mode="after")
-    def _one_budget(self) -> LadderSection:
-        """In place of the check for a budget, of which a ladder has none."""
-        if isinstance(self.micro_batch, int) and self.micro_batch < 1:
-            raise ValueError(f"micro_batch = {self.micro_batch} must be at least 1 row, or 'auto'")
+    def _names_differ(self) -> LadderSection:
         labels = [rung.label for rung in self.rungs]
         for label in labels:
             if labels.count(label) > 1:

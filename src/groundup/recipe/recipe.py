@@ -25,7 +25,7 @@ from groundup.recipe.run import RunSection
 from groundup.recipe.seq2seq import Seq2SeqSection
 from groundup.recipe.sft import SftSection
 from groundup.recipe.tokenizer import TokenizerSection
-from groundup.recipe.training import TrainSection
+from groundup.recipe.training import EngineSection
 
 StageSection = Annotated[
     PretrainSection
@@ -235,7 +235,7 @@ class Recipe(Section):
         corpus = ["corpus"] if self.corpus is not None or not imported else []  # tuning an import does without
         if isinstance(section, TokenizerSection):
             return corpus + imported
-        if isinstance(section, TrainSection):
+        if isinstance(section, EngineSection):
             # Tuning stages make their own data; only pretraining reads the corpus itself.
             reading = isinstance(section, PretrainSection | LadderSection)
             reads = ["corpus", "tokenizer"] if reading else ["tokenizer"]

@@ -104,8 +104,17 @@ class RampStep(Section):
     length: int = Field(ge=8, description="Length of the shorter rows; it divides the row's. Unit: tokens.")
 
 
-class TrainSection(Section):
-    """The base of every training stage. Exactly one of steps, tokens, epochs and minutes is its budget."""
+class BatchRampStep(Section):
+    """A part of training in which updates are smaller."""
+
+    until: float = Field(gt=0, lt=1, description="Share of the stage's steps at which this size ends.")
+    tokens_per_update: int = Field(
+        ge=8, description="Tokens in one of the smaller updates, padding counted: whole rows. Unit: tokens."
+    )
+
+
+class Budget(Section):
+    """How long a stage trains: exactly one of steps, tokens, epochs and minutes."""
 
     steps: int | None = Field(default=None, gt=0, description="Budget: optimizer updates.")
     tokens: int | None = Field(default=None, gt=0, description="Budget: tokens read, padding not counted.")
@@ -116,6 +125,19 @@ class TrainSection(Section):
         description="Budget: minutes on this machine. A probe turns them into steps before the first update; "
         "the clock never ends training. Unit: minutes.",
     )
+
+    @model_validator(mode="after")
+    def _one_budget(self) -> Budget:
+        given = [name for name in BUDGETS if getattr(self, name) is not None]
+        if len(given) != 1:
+            said = " and ".join(given) if given else "none"
+            raise ValueError(f"exactly one of {', '.join(BUDGETS)} must be given, not {said}")
+        return self
+
+
+class EngineSection(Section):
+    """What every stage that trains says of how, but for how long."""
+
     sequence_length: int | None = Field(
         default=None,
         ge=8,
@@ -126,6 +148,12 @@ class TrainSection(Section):
         description="Rows in one forward pass, for memory only: it never changes the gradient beyond "
         "rounding. Where rows are shorter, as many as have the same number of tokens. `auto` finds a fitting number. "
         "Unit: rows of the full length.",
+    )
+    recomputed_blocks: int | Literal["auto"] = Field(
+        default="auto",
+        description="Blocks whose activations the backward pass makes again, so that they need not be kept (activation "
+        "checkpointing): for memory only, at a third more work for each such block. `auto` takes none, but on a GPU as "
+        "many as a well-filled pass needs to fit, by a measurement. Unit: blocks.",
     )
     optimizer: OptimizerTable = Field(default=OptimizerTable(), description="The optimizer.")
     schedule: ScheduleTable = Field(default=ScheduleTable(), description="The learning-rate schedule.")
@@ -150,18 +178,20 @@ class TrainSection(Section):
     )
 
     @model_validator(mode="after")
-    def _one_budget(self) -> TrainSection:
-        given = [name for name in BUDGETS if getattr(self, name) is not None]
-        if len(given) != 1:
-            said = " and ".join(given) if given else "none"
-            raise ValueError(f"exactly one of {', '.join(BUDGETS)} must be given, not {said}")
+    def _whole_rows(self) -> EngineSection:
         if isinstance(self.micro_batch, int) and self.micro_batch < 1:
             raise ValueError(f"micro_batch = {self.micro_batch} must be at least 1 row, or 'auto'")
+        if isinstance(self.recomputed_blocks, int) and self.recomputed_blocks < 0:
+            raise ValueError(f"recomputed_blocks = {self.recomputed_blocks} must be 0 or more, or 'auto'")
         return self
 
 
-class TokenTrainSection(TrainSection):
-    """A training stage whose batch is counted in tokens."""
+class TrainSection(EngineSection, Budget):
+    """The base of the stages that train one model."""
+
+
+class TokenBatches(EngineSection):
+    """Of a stage whose batch is counted in tokens."""
 
     tokens_per_update: int = Field(
         default=8192,
@@ -181,9 +211,16 @@ class TokenTrainSection(TrainSection):
         description="Rows are cut into shorter ones early on, as `[{until = 0.1, length = 256}]`: shares of the "
         "steps and lengths both rise, then rows are whole. The tokens of an update stay the same. Not for `padded`.",
     )
+    batch_ramp: tuple[BatchRampStep, ...] = Field(
+        default=(),
+        max_length=7,
+        description="Updates are smaller early on, as `[{until = 0.1, tokens_per_update = 2048}]`: shares of the "
+        "steps and sizes both rise, then updates have `tokens_per_update`. The order of rows stays. The learning rate "
+        "is not scaled with the size: it follows `schedule`, by steps. With `padded` each size divides the next.",
+    )
 
     @model_validator(mode="after")
-    def _ramp_rises(self) -> TokenTrainSection:
+    def _ramp_rises(self) -> TokenBatches:
         ramp, whole = self.sequence_ramp, self.sequence_length
         for before, after in pairwise(ramp):
             if before.until >= after.until or before.length >= after.length:
@@ -195,3 +232,26 @@ class TokenTrainSection(TrainSection):
                 if step.length >= whole or whole % step.length:
                     raise ValueError(f"sequence_ramp: {step.length} must divide sequence_length {whole} and be less")
         return self
+
+    @model_validator(mode="after")
+    def _sizes_rise(self) -> TokenBatches:
+        for before, after in pairwise(self.batch_ramp):
+            if before.until >= after.until or before.tokens_per_update >= after.tokens_per_update:
+                raise ValueError("batch_ramp must rise, in `until` and in `tokens_per_update`")
+        sizes = [*(step.tokens_per_update for step in self.batch_ramp), self.tokens_per_update]
+        for size, larger in pairwise(sizes):
+            if size > larger:
+                raise ValueError(f"batch_ramp: {size} must be at most tokens_per_update, {larger}")
+            if self.packing == "padded" and larger % size:
+                raise ValueError(f'batch_ramp: with packing = "padded" {size} must divide {larger}, the size after it')
+            if self.sequence_length is not None and not self.are_whole_rows(size, self.sequence_length):
+                raise ValueError(f"batch_ramp: {size} must be whole rows of sequence_length {self.sequence_length}")
+        return self
+
+    def are_whole_rows(self, tokens: int, length: int) -> bool:
+        """Whether so many tokens are rows of ``length``: at least one, or where rows are packed, a multiple."""
+        return tokens >= length and (self.packing == "padded" or tokens % length == 0)
+
+
+class TokenTrainSection(TokenBatches, TrainSection):
+    """A stage that trains one model, and whose batch is counted in tokens."""

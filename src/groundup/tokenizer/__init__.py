@@ -20,6 +20,7 @@ from groundup.tokenizer.extend import extend
 from groundup.tokenizer.loader import Loader, Prefetch, Ramp
 from groundup.tokenizer.packing import IGNORED, Batch, PackedRows, Piece
 from groundup.tokenizer.shards import ShardSource, TokenShards, dtype_for
+from groundup.tokenizer.sizes import UpdateSizes
 from groundup.tokenizer.template import chat_template
 from groundup.tokenizer.tokenizer import Tokenizer
 from groundup.tokenizer.writer import ShardWriter
@@ -39,6 +40,7 @@ __all__ = [
     "ShardWriter",
     "TokenShards",
     "Tokenizer",
+    "UpdateSizes",
     "adopt",
     "adopted_files",
     "build_tokenizer",

@@ -4,6 +4,10 @@ For models or comparisons that want no two documents in a row. A document of mor
 consecutive pieces, as in packing; nothing is discarded. What padding costs is known before training (`padding`).
 """
 
+import copy
+from collections.abc import Sequence
+from typing import Self
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -13,6 +17,7 @@ from groundup.tokenizer.loader import checked_rank, share
 from groundup.tokenizer.packing import Batch, Reader, check
 from groundup.tokenizer.plan import Integers, Plan, cut_documents, piece_counts, random_keys, sorted_by
 from groundup.tokenizer.shards import TokenShards
+from groundup.tokenizer.sizes import UpdateSizes
 
 BUCKETS = 8
 CANDIDATES = 256
@@ -65,7 +70,10 @@ class Buckets:
     An update has ``tokens_per_update // length`` rows (at least one) of its bucket's length, so that its places are
     about the same in number; the last update of a bucket in an epoch has what is left. The updates of an epoch come
     in random order, and so do the pieces of a bucket. `rank` and `world` share an update's rows as Loader does.
-    `end` is the update at which training ends, where that is known: no epoch beyond is planned ahead of its need.
+    `end` is the update at which training ends, where that is known: no epoch beyond is planned ahead of its need. A
+    `ramp` can't be read without it: (share of the updates until which it holds, tokens of an update), both rising, each
+    size dividing the next. Its updates are equal parts of those without it; one has no rows where the last update of a
+    bucket has fewer than parts.
     Memory: 16 bytes a piece for each of two epochs.
     """
 
@@ -77,16 +85,20 @@ class Buckets:
         seed: int,
         *,
         buckets: int = BUCKETS,
+        ramp: Sequence[tuple[float, int]] = (),
         rank: int = 0,
         world: int = 1,
     ) -> None:
-        """Raises UserError for a length outside 1…2^20, an update below 1 token, shards with nothing to predict."""
+        """Raises UserError for a length outside 1…2^20, an update below 1 token, shards with nothing to predict,
+        ValueError for a rank outside 0…world - 1 and for a ramp that is none.
+        """
         check(shards, sequence_length)
         if tokens_per_update < 1:
             raise UserError(f"an update has {tokens_per_update} tokens", expected="tokens_per_update of at least 1")
         self.end: int | None = None
         self.rank, self.world = checked_rank(rank, world)
-        self.sequence_length = sequence_length
+        self.sequence_length, self.tokens_per_update = sequence_length, tokens_per_update
+        self.sizes = UpdateSizes(tokens_per_update, ramp, nested=True)
         self.lengths = bucket_lengths(shards.lengths - 1, sequence_length, buckets)
         per_update = np.maximum(1, tokens_per_update // np.array(self.lengths))
 
@@ -105,21 +117,38 @@ class Buckets:
 
         Raises UserError where the sources' `epochs` are used up.
         """
-        epoch, update = self.epochs.locate(step)
-        self.epochs.plan_ahead(step, self.end)
+        size = self.tokens_per_update
+        begin, end = (self.sizes.taken(updates, self.end) for updates in (step, step + 1))
+        planned = begin // size
+        epoch, update = self.epochs.locate(planned)
+        self.epochs.plan_ahead(planned, None if self.end is None else -(-self.sizes.taken(self.end, self.end) // size))
         plan = self.epochs.plan(epoch)
         length = self.lengths[int(np.searchsorted(self.lengths, plan.lengths[plan.rows[update]]))]
         rows = plan.some(update, update + 1).one_by_one()
-        mine = share(len(rows), self.rank, self.world)
-        return self._reader.batch(rows.some(mine.start, mine.stop), length)
+        first, last = (len(rows) * (at - planned * size) // size for at in (begin, end))
+        mine = share(last - first, self.rank, self.world)
+        return self._reader.batch(rows.some(first + mine.start, first + mine.stop), length)
 
     def passes(self, step: int) -> float:
         """Passes over the data in the first ``step`` updates."""
-        return self.epochs.passes(self.epochs.clip(step))
+        planned, part = divmod(self.sizes.taken(step, self.end), self.tokens_per_update)
+        before = self.epochs.passes(self.epochs.clip(planned))
+        if not part:
+            return before
+        after = self.epochs.passes(self.epochs.clip(planned + 1))
+        return before + part / self.tokens_per_update * (after - before)
 
     def first_updates(self, steps: int) -> int:
-        """`steps`, or how many updates there are where that is less. No epoch beyond those is planned."""
-        return self.epochs.clip(steps)
+        """`steps`, or of how many updates a training can be where that is less. No epoch beyond those is planned."""
+        wanted = -(-self.sizes.taken(steps, steps) // self.tokens_per_update)
+        there = self.epochs.clip(wanted)
+        return steps if there == wanted else self.sizes.fewest(there * self.tokens_per_update / self.sizes.whole)
+
+    def of_size(self, tokens: int) -> Self:
+        """The same rows in updates of one size, which divides ``tokens_per_update``."""
+        other = copy.copy(self)
+        other.sizes, other.end = UpdateSizes(tokens), None
+        return other
 
     def tokens(self, epoch: int = 0) -> int:
         """The inputs of an epoch, padding not counted."""

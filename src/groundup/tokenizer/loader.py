@@ -1,5 +1,6 @@
 """Updates in order, read ahead by a thread."""
 
+import copy
 import queue
 import threading
 import time
@@ -9,6 +10,7 @@ from typing import Generic, Protocol, Self, TypeVar
 
 from groundup.run import UserError
 from groundup.tokenizer.packing import Batch, PackedRows
+from groundup.tokenizer.sizes import UpdateSizes
 
 Update = TypeVar("Update")
 Update_co = TypeVar("Update_co", covariant=True)
@@ -21,35 +23,54 @@ class Loader:
     one of number `rank` gets a consecutive share of each update's rows; the shares differ by one row at most, and
     in the order of ranks they are the update of a single process. Where the sources' `epochs` are used up, the last
     update has the rows that are left. `end` is the update at which training ends, where that is known: no epoch beyond
-    is planned ahead of its need.
+    is planned ahead of its need. A `ramp` can't be read without it: (share of the updates until which it holds, rows
+    of an update), both rising.
     """
 
-    def __init__(self, rows: PackedRows, rows_per_update: int, *, rank: int = 0, world: int = 1) -> None:
-        """Raises UserError where `rows_per_update` is below 1, ValueError for a rank outside 0…world - 1."""
+    def __init__(
+        self,
+        rows: PackedRows,
+        rows_per_update: int,
+        *,
+        ramp: Sequence[tuple[float, int]] = (),
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        """Raises UserError where `rows_per_update` is below 1, ValueError for a rank outside 0…world - 1 and for a ramp
+        that doesn't rise.
+        """
         if rows_per_update < 1:
             raise UserError(
                 f"an update has {rows_per_update} rows",
                 expected="tokens_per_update of at least sequence_length",
             )
-        self.rows, self.rows_per_update = rows, rows_per_update
+        self.rows, self.sizes = rows, UpdateSizes(rows_per_update, ramp)
         self.end: int | None = None
         self.rank, self.world = checked_rank(rank, world)
 
     def update(self, step: int) -> Batch:
         """This process's rows of one update; `step` counts from 0."""
-        first = step * self.rows_per_update
-        self.rows.epochs.plan_ahead(first, None if self.end is None else self.end * self.rows_per_update)
-        count = self.rows.epochs.clip(first + self.rows_per_update) - first
+        first, end = (self.sizes.taken(updates, self.end) for updates in (step, step + 1))
+        self.rows.epochs.plan_ahead(first, None if self.end is None else self.sizes.taken(self.end, self.end))
+        count = self.rows.epochs.clip(end) - first
         mine = share(count, self.rank, self.world)
         return self.rows.batch(range(first + mine.start, first + mine.stop))
 
     def passes(self, step: int) -> float:
         """Passes over the data in the first ``step`` updates of all processes."""
-        return self.rows.epochs.passes(self.rows.epochs.clip(step * self.rows_per_update))
+        return self.rows.epochs.passes(self.rows.epochs.clip(self.sizes.taken(step, self.end)))
 
     def first_updates(self, steps: int) -> int:
-        """`steps`, or how many updates there are where that is less. No epoch beyond those is planned."""
-        return -(-self.rows.epochs.clip(steps * self.rows_per_update) // self.rows_per_update)
+        """`steps`, or of how many updates a training can be where that is less. No epoch beyond those is planned."""
+        wanted = self.sizes.taken(steps, steps)
+        there = self.rows.epochs.clip(wanted)
+        return steps if there == wanted else self.sizes.fewest(there / self.sizes.whole)
+
+    def of_size(self, rows: int) -> Self:
+        """The same rows in updates of one size."""
+        other = copy.copy(self)
+        other.sizes, other.end = UpdateSizes(rows), None
+        return other
 
 
 def checked_rank(rank: int, world: int) -> tuple[int, int]:

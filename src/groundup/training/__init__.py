@@ -15,7 +15,7 @@ one for a model of another kind.
 
 from groundup.training.budget import Plan
 from groundup.training.compute import autocast, prepare
-from groundup.training.failures import plain_words
+from groundup.training.failures import is_out_of_memory, plain_words, release_memory
 from groundup.training.journal import read_journal
 from groundup.training.loop import Job, train
 from groundup.training.objective import NextToken, Objective, Rows, Source, decoder_flops, to_tensors
@@ -23,7 +23,16 @@ from groundup.training.optimizers import Optimizer, orthogonalise
 from groundup.training.pretrain import pretrain
 from groundup.training.schedule import lr_factor
 from groundup.training.seq2seq import seq2seq
-from groundup.training.stage import load_start, make_plan, sampler, save_final, train_on_rows
+from groundup.training.stage import (
+    Phase,
+    load_start,
+    make_plan,
+    open_rows,
+    require_ramps_fit,
+    sampler,
+    save_final,
+    train_on_rows,
+)
 from groundup.training.trackers import Tracking, require_trackers
 from groundup.training.validation import validator
 
@@ -32,20 +41,25 @@ __all__ = [
     "NextToken",
     "Objective",
     "Optimizer",
+    "Phase",
     "Plan",
     "Rows",
     "Source",
     "Tracking",
     "autocast",
     "decoder_flops",
+    "is_out_of_memory",
     "lr_factor",
     "load_start",
     "make_plan",
+    "open_rows",
     "orthogonalise",
     "plain_words",
     "prepare",
     "pretrain",
     "read_journal",
+    "release_memory",
+    "require_ramps_fit",
     "require_trackers",
     "sampler",
     "save_final",

@@ -8,8 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from groundup.hardware import Hardware
-from groundup.model import Architecture, flops_per_token, parameter_count
+from groundup.model import Architecture, flops_per_token
 from groundup.recipe import TrainSection
 from groundup.run import GroundupError, UserError, read_json, write_json
 
@@ -22,8 +21,6 @@ CPU cores, a minute on a GPU."""
 COMPILE_MINUTES = 2.0
 ROUNDING = 0.01
 """Share of the updates by which a budget may exceed the data: epochs differ a little in their rows."""
-MEMORY_SHARE = 0.5
-"""Share of a GPU's memory that the activations of a micro-batch may take by the estimate."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +35,8 @@ class Plan:
     compiled: bool = False
     halved_at: tuple[int, ...] = ()
     """Updates (from 0) at which memory was not enough and the micro-batch was halved, for good; they don't descend."""
+    recomputed: int = 0
+    """Blocks whose activations the backward pass makes again."""
 
     def micro(self, length: int, step: int) -> int:
         """Rows in one pass of update ``step`` (from 0); where its rows have a lesser ``length``, as many places."""
@@ -58,38 +57,6 @@ def compile_pays(
     return steps * tokens_per_update * flops_per_token(arch, length) >= shapes * COMPILE_FLOPS.get(device, math.inf)
 
 
-def activation_bytes(arch: Architecture, rows: int, length: int) -> float:
-    """Bytes of activations that a forward pass keeps for the backward, roughly.
-
-    34 · hidden bytes a token and layer in 16 bit (Korthikanti et al. 2022, arXiv 2205.05198, eq. 1, without the
-    attention scores, which SDPA does not keep), and three float32 copies of the logits.
-    """
-    tokens = rows * length
-    return tokens * (arch.layers * 34.0 * arch.hidden_size + 12.0 * arch.vocabulary_size)
-
-
-def micro_rows(
-    section: TrainSection, arch: Architecture, rows: int, length: int, hardware: Hardware, *, divisor: bool = True
-) -> int:
-    """Rows in one forward pass, as set by the recipe or as memory allows.
-
-    ``divisor``: of ``rows``, so that all micro-batches have one shape; not needed where updates are filled up.
-    """
-    if isinstance(section.micro_batch, int):
-        most = section.micro_batch
-    elif hardware.device == "cuda":
-        import torch
-
-        free = torch.cuda.mem_get_info()[0] - 16 * parameter_count(arch).total
-        most = int(MEMORY_SHARE * free / activation_bytes(arch, 1, length))
-    else:
-        most = CPU_TOKENS // length
-    most = max(1, min(most, rows))
-    if not divisor:
-        return most
-    return max(divisor for divisor in range(1, most + 1) if rows % divisor == 0)
-
-
 def settle(
     directory: Path,
     fingerprint: str,
@@ -97,37 +64,40 @@ def settle(
     *,
     rows_per_update: int,
     micro: int,
+    recomputed: int = 0,
     sequence_length: int,
     tokens_per_update: float,
     updates_in: Callable[[float], float],
     seconds_per_update: Callable[[], tuple[float, float]],
-    compiles: Callable[[float], bool],
+    compiles: Callable[[int], bool],
     available: Callable[[int], int] = lambda steps: steps,
+    steps_for: Callable[[float], int] = math.ceil,
 ) -> Plan:
     """The plan kept in ``directory``, or a new one, written there before it is returned.
 
     Args:
-        tokens_per_update: real tokens in an update, padding not counted, on average.
-        updates_in: says how many updates so many passes over the data take.
+        micro, recomputed: rows in a pass, and blocks recomputed (see :func:`~groundup.training.memory.rows_in_pass`).
+        tokens_per_update: real tokens in a whole update, padding not counted, on average.
+        updates_in: says how many whole updates so many passes over the data take.
         seconds_per_update: measures (seconds of one update, seconds until training can begin); called for a budget
             of minutes alone.
         compiles: whether a stage of so many updates is to be compiled.
-        available: how many of the first so many updates there are: fewer where sources may be read only so often.
+        available: of how many updates a stage can be, so many or fewer where sources may be read only so often.
+        steps_for: how many updates read as much as so many whole ones: more where some are smaller.
 
     Raises:
         UserError: the budget of minutes is too small, or the data are used up before the budget is.
         GroundupError: the plan that is kept is damaged.
     """
-    path = directory / PLAN
-    plan = _kept(path)
-    if plan is not None and plan.fingerprint == fingerprint:
+    plan = kept_plan(directory, fingerprint)
+    if plan is not None:
         return plan
     if section.steps is not None:
         steps = section.steps
     elif section.tokens is not None:
-        steps = math.ceil(section.tokens / tokens_per_update)
+        steps = steps_for(section.tokens / tokens_per_update)
     elif section.epochs is not None:
-        steps = math.ceil(updates_in(section.epochs))
+        steps = steps_for(updates_in(section.epochs))
     elif section.minutes is not None:
         each, first = seconds_per_update()
         steps = int((60 * section.minutes - first) / each)
@@ -141,8 +111,8 @@ def settle(
     else:
         raise ValueError("a training section without a budget")
     steps = _within(max(1, steps), available, section)
-    plan = Plan(fingerprint, steps, rows_per_update, micro, sequence_length, compiles(steps))
-    write_json(path, dataclasses.asdict(plan))
+    plan = Plan(fingerprint, steps, rows_per_update, micro, sequence_length, compiles(steps), recomputed=recomputed)
+    write_json(directory / PLAN, dataclasses.asdict(plan))
     return plan
 
 
@@ -159,8 +129,8 @@ def halve(directory: Path, plan: Plan, step: int, rows: int, length: int) -> Pla
     """
     if min(plan.micro(length, step), rows) == 1:
         raise GroundupError(
-            f"out of memory at update {step + 1} with a single row of {length} tokens in a pass. Make "
-            "sequence_length or the model smaller, or take a machine with more memory."
+            f"out of memory at update {step + 1} with a single row of {length} tokens in a pass. Raise "
+            "recomputed_blocks, make sequence_length or the model smaller, or take a machine with more memory."
         )
     before = min(plan.micro(length, step), rows)
     while plan.micro(length, step) >= before:
@@ -170,18 +140,21 @@ def halve(directory: Path, plan: Plan, step: int, rows: int, length: int) -> Pla
     return plan
 
 
-def _kept(path: Path) -> Plan | None:
-    """The plan in a file; None where there is none. Raises GroundupError where it can't be read as one."""
+def kept_plan(directory: Path, fingerprint: str) -> Plan | None:
+    """The plan in ``directory``; None where there is none, or one of other inputs. Raises GroundupError where it is
+    damaged."""
+    path = directory / PLAN
     if not path.exists():
         return None
     try:
         content = read_json(path)
-        return Plan(**{**content, "halved_at": tuple(content.get("halved_at", ()))})
+        plan = Plan(**{**content, "halved_at": tuple(content.get("halved_at", ()))})
     except (ValueError, TypeError, AttributeError) as error:
         raise GroundupError(
             f"{path} is damaged ({error}), and what it says is decided only once. Remove {path.parent}, "
             "and the same command makes this stage anew."
         ) from error
+    return plan if plan.fingerprint == fingerprint else None
 
 
 def _within(steps: int, available: Callable[[int], int], section: TrainSection) -> int:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import sys
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import ParamSpec, TypeVar
 
 import torch
@@ -16,8 +17,10 @@ from groundup.hardware import Hardware
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
 """Of glibc's malloc.h."""
 
-SHAPES = 16
-"""Shapes of micro-batches that one stage may have: seven lengths of a ramp, whole rows, and an update's short rest."""
+SHAPES = 64
+"""Shapes of micro-batches that one stage may have. Two ramps of seven steps make 15 kinds of updates, each with a short
+rest, and the last update of all may have another: 31, or as many again where a process goes on from before a halving
+of the micro-batch."""
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -56,9 +59,25 @@ def keep_memory() -> None:
             mallopt(option, value)
 
 
+@contextmanager
+def held_garbage() -> Iterator[None]:
+    """Python's search for cycles of dead objects waits for ``gc.collect``, and looks at no object older than this: it
+    would stop the host at any moment, and a GPU run out of work."""
+    enabled = gc.isenabled()
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+        if enabled:
+            gc.enable()
+
+
 def product_dtype(hardware: Hardware) -> torch.dtype:
-    """What matrix products are computed in; weights and reductions stay float32."""
-    return torch.bfloat16 if hardware.precision == "bf16" else torch.float32
+    """What matrix products are computed in, but for those in 8 bits; weights and reductions stay float32."""
+    return torch.float32 if hardware.precision == "fp32" else torch.bfloat16
 
 
 def autocast(hardware: Hardware) -> AbstractContextManager[object]:

@@ -8,6 +8,7 @@ by one that reads the last checkpoint and reaches the same bits.
 
 from __future__ import annotations
 
+import gc
 import math
 import time
 import zlib
@@ -21,17 +22,18 @@ import torch
 from torch import Tensor, nn
 
 from groundup.hardware import Hardware
+from groundup.model import Transformer, train_in_fp8
 from groundup.recipe import TrainSection
 from groundup.run import Interrupted, log, progress
 from groundup.tokenizer import Prefetch
 from groundup.training.budget import Plan, halve
 from groundup.training.checkpoint import Buffers, Snapshot, Writer, newest_sound
-from groundup.training.compute import autocast, compiled, product_dtype
+from groundup.training.compute import autocast, compiled, held_garbage, product_dtype
 from groundup.training.failures import is_out_of_memory, plain_words, release_memory
 from groundup.training.guard import Guard
 from groundup.training.journal import Journal, read_journal
 from groundup.training.metrics import Metrics, Norms, Window, epoch, memory, palm_flops
-from groundup.training.objective import Objective, Rows, Source, to_tensors
+from groundup.training.objective import Objective, Rows, Source, micro_batches
 from groundup.training.optimizers import Optimizer, gradient_norm
 from groundup.training.schedule import lr_factor
 from groundup.training.trackers import Trackers, Tracking
@@ -78,6 +80,10 @@ class Trainer:
     def __init__(self, job: Job) -> None:
         self.job, self.plan = job, job.plan
         self.model = job.model.to(job.hardware.device).train()
+        if job.hardware.precision == "fp8":
+            train_in_fp8(self.model)
+        if isinstance(self.model, Transformer):
+            self.model.model.recomputed = job.plan.recomputed
         self.optimizer = Optimizer(self.model, job.section.optimizer, product_dtype(job.hardware))
         self.loss = compiled(job.objective.loss) if job.plan.compiled else job.objective.loss
         self.guard = Guard()
@@ -100,28 +106,29 @@ class Trainer:
         return self.job.objective.flops(self.model, rows)
 
     def gradients(self, rows: Rows) -> tuple[float, dict[str, float]]:
-        """Leave the update's gradient in the weights; return its loss and the objective's other means.
+        """Leave the update's gradient in the weights; return its loss, and ``grad_norm`` and the objective's other
+        means.
 
         Every micro-batch is divided by the count of the whole update, so their number does not matter. Of no rows at
-        all the loss and the gradient are 0.
+        all the loss and the gradient are 0. The numbers leave the device together, when all work is under way.
         """
         job, total = self.job, self.job.objective.count(rows)
         if not len(rows):
             for weight in self.model.parameters():
                 weight.grad = torch.zeros_like(weight)
-            return 0.0, {}
+            return 0.0, {"grad_norm": 0.0}
         sums: dict[str, Tensor] = {}
         micro = self.plan.micro(rows.length, self.done.step - 1)
-        for start in range(0, len(rows), micro):
-            batch = to_tensors(rows.slice(start, start + micro), job.hardware.device)
+        for batch in micro_batches(rows, micro, job.hardware.device):
             with autocast(job.hardware):
                 loss, reported = self.loss(self.model, batch)
             torch.autograd.backward(loss / max(total, 1))
             for name, value in {"loss": loss, **reported}.items():
                 value = value.detach().float()
                 sums[name] = sums[name] + value if name in sums else value
-        means = {name: value.item() / max(total, 1) for name, value in sums.items()}
-        return means.pop("loss"), means
+        norm, *values = torch.stack([gradient_norm(self.model), *sums.values()]).tolist()
+        means = {name: value / max(total, 1) for name, value in zip(sums, values, strict=True)}
+        return means.pop("loss"), {**means, "grad_norm": norm}
 
     def fitting_gradients(self, rows: Rows) -> tuple[float, dict[str, float]]:
         """:meth:`gradients`; where memory is not enough, again from the beginning with a smaller micro-batch.
@@ -160,7 +167,7 @@ class Trainer:
             self.done.without_targets += 1
             return {"lr": factor, **self.counts()}
         loss, means = self.fitting_gradients(rows)
-        norm, report = gradient_norm(self.model).item(), self.norms.gradients() if self.logs else {}
+        norm, report = means["grad_norm"], self.norms.gradients() if self.logs else {}
         accepted = self.guard.accepts(loss, norm, step)
         if accepted:
             clip = job.section.optimizer.grad_clip
@@ -172,7 +179,7 @@ class Trainer:
         else:
             self.optimizer.drop_gradients()
             log(f"step {step + 1}: update skipped, {self.guard.reason}: loss {loss:.4g}, gradient norm {norm:.4g}")
-        return {"loss": loss, **means, "lr": factor, "grad_norm": norm, **report, **self.counts()}
+        return {"loss": loss, **means, "lr": factor, **report, **self.counts()}
 
     def counts(self) -> dict[str, int]:
         """Updates that changed nothing so far, refused by the guard and without a target; whole rows in a pass."""
@@ -251,6 +258,7 @@ def train(job: Job) -> dict[str, Any]:
         closing.callback(writer.close)
         watchdog = Watchdog(job.out / "stacks.txt")
         closing.callback(watchdog.close)
+        closing.enter_context(held_garbage())
         _run(trainer, writer, watchdog, resumed=found is not None)
     done = trainer.done
     return {
@@ -293,6 +301,7 @@ def _run(trainer: Trainer, writer: Writer, watchdog: Watchdog, resumed: bool) ->
             due = section.checkpoint_every and done.step % section.checkpoint_every == 0
             if stop or overdue or due or _observation_due(trainer) or done.step == steps:
                 writer.save(trainer.snapshot)
+                gc.collect()
                 saved_at = time.monotonic()
             if stop and done.step < steps:
                 writer.wait()

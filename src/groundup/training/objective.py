@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import fields
+from itertools import chain
 from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
@@ -75,6 +77,30 @@ def to_tensors(rows: Rows, device: str) -> Tensors:
     """The arrays of a batch as tensors on the device, by field name; what indexes there becomes int64."""
     tensors = {f.name: torch.from_numpy(np.ascontiguousarray(getattr(rows, f.name))).to(device) for f in fields(rows)}
     return {name: tensor.long() if name in INDICES else tensor for name, tensor in tensors.items()}
+
+
+def micro_batches(rows: Rows, count: int, device: str) -> Iterator[Tensors]:
+    """The rows as tensors on the device, ``count`` at a time. A GPU is sent the next ones, from page-locked memory by a
+    stream of their own, while it works on those before."""
+    parts = (rows.slice(start, start + count) for start in range(0, len(rows), count))
+    if device != "cuda":
+        yield from (to_tensors(part, device) for part in parts)
+        return
+    cuda: Any = torch.cuda  # whose streams have no types
+    working, sending = cuda.current_stream(), cuda.Stream()
+    sent: deque[tuple[Tensors, Any]] = deque()
+    for part in chain(parts, (None,)):
+        if part is not None:
+            with cuda.stream(sending):
+                locked = {name: tensor.pin_memory() for name, tensor in to_tensors(part, "cpu").items()}
+                batch = {name: tensor.to(device, non_blocking=True) for name, tensor in locked.items()}
+                sent.append((batch, sending.record_event()))
+        if part is None or len(sent) > 1:
+            batch, arrived = sent.popleft()
+            working.wait_event(arrived)
+            for tensor in batch.values():
+                tensor.record_stream(working)
+            yield batch
 
 
 def decoder_flops(model: Transformer, rows: Rows) -> float:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from groundup.recipe import OptimizerTable
+from groundup.training.roles import HIDDEN, TABLES, role_of
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 """Coefficients of the quintic of Jordan et al. 2024 ("Muon"), chosen for the steepest slope at zero."""
@@ -98,7 +99,7 @@ class Optimizer:
     def __init__(self, model: nn.Module, table: OptimizerTable, dtype: torch.dtype = torch.float32) -> None:
         named = dict(model.named_parameters())
         self.named = named
-        hidden = {n: w for n, w in named.items() if table.muon_lr > 0 and _is_hidden(n, w)}
+        hidden = {n: w for n, w in named.items() if table.muon_lr > 0 and role_of(n, w) in HIDDEN}
         self.muon = Muon(hidden, table, dtype)
         rest = {n: w for n, w in named.items() if n not in hidden}
         groups = []
@@ -164,12 +165,6 @@ def _decay(weights: Sequence[Tensor], updates: Sequence[Tensor], share: float) -
         weight.mul_(1 - share * (update * weight >= 0))
 
 
-def _is_hidden(name: str, weight: Tensor) -> bool:
-    """Whether a weight is a hidden matrix (or a stack of them): Muon's. Routers and gates give a number each for a few
-    experts or heads, and rotating those outputs into one another means nothing."""
-    return weight.ndim >= 2 and ".layers." in name and not name.endswith((".mlp.gate.weight", ".value_gate.weight"))
-
-
 def width_factor(table: OptimizerTable, model: nn.Module, exponent: float) -> float:
     """What AdamW's rate of a role is multiplied by: (hidden_size / base_width) ** exponent, or 1 without a base."""
     if table.base_width is None:
@@ -184,9 +179,10 @@ def _adamw_groups(
 ) -> Iterable[tuple[list[str], float, float]]:
     """(names, learning rate, weight decay): tables and head; other matrices; gains, biases and scalars, which never
     decay. For how rates follow the width see ``base_width``."""
-    gains = [n for n, w in rest.items() if w.ndim < 2]
-    tables = [n for n in rest if n not in gains and ("embed" in n or n.startswith("lm_head"))]
-    others = [n for n in rest if n not in tables and n not in gains]
+    roles = {name: role_of(name, weight) for name, weight in rest.items()}
+    gains = [name for name, role in roles.items() if role == "gains"]
+    tables = [name for name, role in roles.items() if role in TABLES]
+    others = [name for name, role in roles.items() if role != "gains" and role not in TABLES]
     yield tables, table.embedding_lr * width_factor(table, model, TABLE_EXPONENT), table.weight_decay
     yield others, table.adamw_lr * width_factor(table, model, MATRIX_EXPONENT), table.weight_decay
     yield gains, table.adamw_lr, 0.0

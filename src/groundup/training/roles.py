@@ -23,7 +23,8 @@ gains          gains, biases and scalars
 """
 ROLES: tuple[Role, ...] = get_args(Role)
 HIDDEN: frozenset[Role] = frozenset({"attention", "feed_forward", "experts", "projections"})
-"""Matrices between two hidden states: those that may be orthogonalised."""
+"""Matrices between two hidden states: Muon's. Routers and gates give a number each for a few experts or heads, and
+rotating those outputs into one another means nothing."""
 TABLES: frozenset[Role] = frozenset({"embeddings", "head"})
 """Matrices with a row for each id or position."""
 

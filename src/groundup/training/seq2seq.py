@@ -26,11 +26,11 @@ from groundup.model import (
 from groundup.recipe import Seq2SeqSection
 from groundup.run import UserError, log, staged_directory, write_json, write_text
 from groundup.tokenizer.words import EOS, WordVocabulary
-from groundup.training.budget import Plan, settle
-from groundup.training.budget import micro_rows as rows_for
+from groundup.training.budget import Plan, kept_plan, settle
 from groundup.training.compute import prepare
 from groundup.training.failures import plain_words
 from groundup.training.loop import Job, train
+from groundup.training.memory import rows_in_pass
 from groundup.training.objective import to_tensors
 from groundup.training.sentence_pairs import Integers, PairRows, SentencePairs, TextPair, read_pairs
 from groundup.training.stage import measure_updates
@@ -175,9 +175,9 @@ def make_plan(
     seed: int,
 ) -> Plan:
     """Settle the stage's plan (see :func:`settle`). Updates differ in their lengths, so nothing is compiled."""
-    # A decoder that keeps more for the backward pass than both sides do.
-    alike = model.arch.parts().replace(layers=3 * model.arch.layers)
-    micro = rows_for(section, alike, section.pairs_per_update, longest, hardware, divisor=False)
+    if (kept := kept_plan(out, fingerprint)) is not None:
+        return kept
+    micro, _ = rows_in_pass(section, model, section.pairs_per_update, longest, hardware, divisor=False)
 
     def seconds_per_update() -> tuple[float, float]:
         trial = Plan("", 1 << 30, section.pairs_per_update, micro, longest)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from itertools import cycle, islice, pairwise
+from dataclasses import dataclass
+from itertools import cycle, islice
 from pathlib import Path
 from statistics import median
 from typing import Any, Protocol
@@ -17,13 +17,13 @@ from groundup.hardware import Hardware
 from groundup.inference import SamplingParams, generate
 from groundup.interchange import load_model, save_model
 from groundup.model import Transformer, grow_vocabulary
-from groundup.recipe import PretrainSection, SftSection, TrainSection
+from groundup.recipe import PretrainSection, SftSection, TokenBatches, TrainSection
 from groundup.run import UserError, log, read_json, staged_directory
-from groundup.tokenizer import Buckets, Loader, PackedRows, Ramp, Tokenizer, TokenShards
-from groundup.training.budget import Plan, compile_pays, settle
-from groundup.training.budget import micro_rows as rows_for
+from groundup.tokenizer import Buckets, Loader, PackedRows, Ramp, Tokenizer, TokenShards, UpdateSizes
+from groundup.training.budget import Plan, compile_pays, kept_plan, settle
 from groundup.training.failures import plain_words
 from groundup.training.loop import Job, Trainer, train
+from groundup.training.memory import rows_in_pass
 from groundup.training.objective import NextToken, Objective, Rows, Source
 from groundup.training.trackers import Tracking
 
@@ -32,7 +32,7 @@ SAMPLE_TEMPERATURE = 0.7
 IMPORT_RECORD = "import.json"
 """Lies beside imported weights; its ``tokens`` are the ids that they know, fewer than rows of a padded table."""
 PROBED = 5
-"""Updates of each length of rows whose median time a budget of minutes is worked out from."""
+"""Updates of each kind whose median time a budget of minutes is worked out from."""
 SEARCHED = 1000
 """Updates among which the probe looks for those with a target."""
 
@@ -41,7 +41,7 @@ class Passes(Protocol):
     """Data whose updates can be counted: what a budget of epochs or tokens needs."""
 
     def updates_in(self, epochs: float) -> float:
-        """Updates in so many passes over the data."""
+        """Whole updates in so many passes over the data."""
         ...
 
     def padding(self) -> float:
@@ -49,46 +49,67 @@ class Passes(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Phase:
+    """A part of a stage in which updates are alike.
+
+    Attributes:
+        share: of the stage's steps.
+        rows: in an update, of the full length.
+        length: of the rows as they are shown.
+        source: updates like these, to be timed.
+    """
+
+    share: float
+    rows: int
+    length: int
+    source: Source
+
+
 def make_plan(
     section: TrainSection,
     model: Transformer,
     data: Passes,
-    source_of: Callable[[int], Source],
+    phases: Sequence[Phase],
     objective: Objective,
     *,
-    rows_per_update: int,
     out: Path,
     fingerprint: str,
     hardware: Hardware,
     seed: int,
     filled_up: bool = False,
     one_shape: bool = True,
-    ramp: Sequence[tuple[float, Source]] = (),
+    sizes: UpdateSizes | None = None,
     available: Callable[[int], int] = lambda steps: steps,
 ) -> Plan:
     """Settle the stage's plan (see :func:`settle`); a budget of minutes is measured on throw-away updates.
 
     Args:
+        phases: all parts of the stage; updates of the last one are whole.
         filled_up: whether the source fills its updates up to whole micro-batches.
-        one_shape: whether all micro-batches of whole rows have the same shape, without which compiling doesn't pay.
-        ramp: (share of the steps until which it holds, the updates so) for each length of shorter rows.
-        available: how many of the first so many updates there are.
+        one_shape: whether all micro-batches of a phase have the same shape, without which compiling doesn't pay.
+        sizes: of the updates, where they are not all alike.
+        available: of how many updates a stage can be: so many, or fewer.
     """
-    length = section.sequence_length or model.arch.context_length
-    micro = rows_for(section, model.arch, rows_per_update, length, hardware, divisor=not filled_up)
+    length, rows_per_update = section.sequence_length or model.arch.context_length, phases[-1].rows
+    if (kept := kept_plan(out, fingerprint)) is not None:
+        return kept
+    micro, recomputed = rows_in_pass(section, model, rows_per_update, length, hardware, divisor=not filled_up)
     tokens = rows_per_update * length * (1 - data.padding())
+    sizes = sizes or UpdateSizes(rows_per_update)
 
-    def compiles(steps: float) -> bool:
-        wanted = hardware.compile and one_shape
-        return wanted and compile_pays(section, model.arch, steps, tokens, hardware.device, 1 + len(ramp))
+    def compiles(steps: int) -> bool:
+        if not (hardware.compile and one_shape):
+            return False
+        shapes = 1 if filled_up else len(shapes_of(phases, length, micro))
+        return compile_pays(section, model.arch, sizes.worth(steps), tokens, hardware.device, shapes)
 
     def seconds_per_update() -> tuple[float, float]:
-        trial = Plan("", 1 << 30, rows_per_update, micro, length, compiles(math.inf))
-        source = source_of(rows_per_update)
-        shares = [end - begin for begin, end in pairwise([0.0, *(until for until, _ in ramp), 1.0])]
-        phases = list(zip(shares, [*(shown for _, shown in ramp), source], strict=True))
+        trial = Plan("", 1 << 30, rows_per_update, micro, length, compiles(1 << 30), recomputed=recomputed)
+        source = phases[-1].source
         job = Job("probe", "probe", out / ".probe", "", model, objective, source, section, trial, hardware, seed, bool)
-        return measure_updates(job, phases, available(SEARCHED))
+        there = int(sizes.worth(available(SEARCHED)))  # of whole ones, and as many of any smaller
+        return measure_updates(job, [(phase.share, phase.source) for phase in phases], there)
 
     return settle(
         out,
@@ -96,19 +117,33 @@ def make_plan(
         section,
         rows_per_update=rows_per_update,
         micro=micro,
+        recomputed=recomputed,
         sequence_length=length,
         tokens_per_update=tokens,
         updates_in=data.updates_in,
         seconds_per_update=seconds_per_update,
         compiles=compiles,
         available=available,
+        steps_for=sizes.fewest,
     )
+
+
+def shapes_of(phases: Sequence[Phase], length: int, micro: int) -> set[tuple[int, int]]:
+    """(rows, their length) of all micro-batches, those of an update's short rest among them.
+
+    ``micro``: rows of ``length`` in a micro-batch; of shorter ones it has as many places.
+    """
+    found = set()
+    for phase in phases:
+        rows, most = (count * length // phase.length for count in (phase.rows, micro))
+        found |= {(count, phase.length) for count in (min(rows, most), rows % most) if count}
+    return found
 
 
 def measure_updates(job: Job, phases: Sequence[tuple[float, Source]], available: int) -> tuple[float, float]:
     """(mean over the phases of the median seconds of an update, seconds that all this took); weights are put back.
 
-    ``phases``: (share of the steps, source) of rows of each length. What an update compiles is compiled here.
+    ``phases``: (share of the steps, source) of updates of each kind. What an update compiles is compiled here.
     """
     updates = [_with_targets(job, source, available) for _, source in phases]
     before = {name: tensor.detach().clone() for name, tensor in job.model.state_dict().items()}
@@ -247,29 +282,27 @@ def train_on_rows(
         the metrics of :func:`train`, the share of padding and, of packed rows, how often a document was cut.
 
     Raises:
-        UserError: there is nothing to learn from, ``sequence_ramp`` does not fit the rows, or the data are used up
-            before the budget is.
+        UserError: there is nothing to learn from, a ramp does not fit the rows, or the data are used up before the
+            budget is.
         GroundupError: a file of the shards isn't what was written.
     """
     shards.require_sound()
     length = section.sequence_length or model.arch.context_length
-    require_ramp_fits(section, length, out.name)
-    rows_per_update = max(1, section.tokens_per_update // length)
-    loader, data, figures = open_rows(section, shards, length, rows_per_update, seed)
+    require_ramps_fit(section, length, out.name)
+    loader, data, figures = open_rows(section, shards, length, seed)
     objective, ramp = NextToken(), [(step.until, step.length) for step in section.sequence_ramp]
     plan = make_plan(
         section,
         model,
         data,
-        lambda _: loader,
+        phases_of(section, loader, length),
         objective,
-        rows_per_update=rows_per_update,
         out=out,
         fingerprint=fingerprint,
         hardware=hardware,
         seed=seed,
         one_shape=section.packing != "padded",
-        ramp=[(until, Ramp(loader, [(1.0, short)], SEARCHED)) for until, short in ramp],
+        sizes=loader.sizes,
         available=loader.first_updates,
     )
     loader.end = plan.steps
@@ -285,8 +318,9 @@ def train_on_rows(
     return {**figures, **metrics}
 
 
-def require_ramp_fits(section: PretrainSection | SftSection, length: int, stage: str) -> None:
-    """Raise ``UserError`` where rows of ``length`` tokens can't be cut as ``sequence_ramp`` says."""
+def require_ramps_fit(section: TokenBatches, length: int, stage: str) -> None:
+    """Raise ``UserError`` where rows of ``length`` tokens can't be cut as ``sequence_ramp`` says, or updates of
+    ``batch_ramp`` are not whole rows."""
     for step in section.sequence_ramp:
         if step.length >= length or length % step.length:
             raise UserError(
@@ -294,18 +328,43 @@ def require_ramp_fits(section: PretrainSection | SftSection, length: int, stage:
                 where=f"[{stage}] sequence_ramp",
                 expected=f"lengths that divide {length} and are less",
             )
+    for size in (step.tokens_per_update for step in section.batch_ramp):
+        if not section.are_whole_rows(size, length):
+            raise UserError(
+                f"updates of {size} tokens are not whole rows of {length}",
+                where=f"[{stage}] batch_ramp",
+                expected=f"at least {length}" if section.packing == "padded" else f"multiples of {length}",
+            )
+
+
+def phases_of(section: TokenBatches, loader: Loader | Buckets, length: int) -> list[Phase]:
+    """The parts of a stage between the steps of its ramps."""
+    found, before = [], 0.0
+    borders = {step.until for step in section.sequence_ramp} | {step.until for step in section.batch_ramp} | {1.0}
+    for until in sorted(borders):
+        tokens = next((s.tokens_per_update for s in section.batch_ramp if s.until >= until), section.tokens_per_update)
+        shown = next((s.length for s in section.sequence_ramp if s.until >= until), length)
+        rows = max(1, tokens // length)
+        source: Source = loader.of_size(tokens if isinstance(loader, Buckets) else rows)
+        if shown < length:
+            source = Ramp(loader.of_size(rows), [(1.0, shown)], SEARCHED)
+        found.append(Phase(until - before, rows, shown, source))
+        before = until
+    return found
 
 
 def open_rows(
-    section: PretrainSection | SftSection, shards: TokenShards, length: int, rows_per_update: int, seed: int
+    section: TokenBatches, shards: TokenShards, length: int, seed: int
 ) -> tuple[Loader | Buckets, Passes, dict[str, float]]:
     """The updates of ``shards`` by the section's way of packing, what a plan asks of them, and figures of the first
     pass: the share of padding and, of packed rows, how often a document was cut."""
+    ramp = [(step.until, step.tokens_per_update) for step in section.batch_ramp]
+    rows_per_update = max(1, section.tokens_per_update // length)
     if section.packing == "padded":
-        buckets = Buckets(shards, length, section.tokens_per_update, seed)
+        buckets = Buckets(shards, length, section.tokens_per_update, seed, ramp=ramp)
         padding = buckets.padding(buckets.epochs.first_filled())
         return buckets, BucketPasses(buckets, rows_per_update), {"padding": padding}
     packed = PackedRows(shards, length, seed, packing=section.packing)
     passes = PackedPasses(packed, rows_per_update)
     figures = {"padding": passes.padding(), "cuts": packed.cuts(packed.epochs.first_filled())}
-    return Loader(packed, rows_per_update), passes, figures
+    return Loader(packed, rows_per_update, ramp=[(until, size // length) for until, size in ramp]), passes, figures

@@ -270,7 +270,8 @@ class Trackers:
                 sent[key] = max(last, sent.get(key, 0))
             tracker = KINDS[name](tracking, out, entry["id"] if entry else None)
             try:
-                tracker.begin(f"{tracking.run}/{out.name}", tracking.recipe, step)
+                stage = out.relative_to(tracking.directory).as_posix()
+                tracker.begin(f"{tracking.run}/{stage}", tracking.recipe, step)
                 sent = dict(tracker.held(sent)) if entry else {}
             except Exception as error:  # noqa: BLE001 - training matters more than any tracker
                 _tell(name, error)
