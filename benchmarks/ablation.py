@@ -350,10 +350,7 @@ def main() -> int:
             given.write.write_text(page(report.rows, tokens, TOKENS_PER_UPDATE, report.machine, given.write))
     for row in report.rows:
         report.ratios[f"{row['option']}_speed"] = row["speed"]
-    if given.json:
-        content = {"name": report.name, "machine": report.machine, "rows": report.rows, "ratios": report.ratios}
-        print(json.dumps(content | {"left_out": report.left_out, "failed": report.failed}))
-    return 1 if report.failed else 0
+    return report.end(given.json)
 
 
 if __name__ == "__main__":

@@ -210,6 +210,10 @@ class Report:
             print(f"left out: {part}: {reason.splitlines()[0]}")
         for part, reason in self.failed.items():
             print(f"failed: {part}: {reason.splitlines()[-1]}")
+        return self.end(as_json)
+
+    def end(self, as_json: bool) -> int:
+        """The object as the last line of standard output, if so asked; returns the exit status."""
         if as_json:
             content = {"name": self.name, "machine": self.machine, "rows": self.rows, "ratios": self.ratios}
             print(json.dumps(content | {"left_out": self.left_out, "failed": self.failed}))

@@ -1,4 +1,4 @@
-"""Learning rates of the ladder, by sweeps at two sizes.
+"""Learning rates of a ladder, by sweeps at two of its rungs.
 
     groundup build ladder --out runs/ladder --until tokenizer
     python benchmarks/learning_rates.py runs/ladder --json
@@ -12,107 +12,127 @@ import hashlib
 import json
 import sys
 import tempfile
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 from common import Report, arguments, bench_folder, say
 
-UPDATES, QUICK_UPDATES = 300, 60
-ROWS, LENGTH = 16, 256
-SIZES = {48: 2, 96: 3}  # widths of the ladder to layers, heads of 32 or 24
-# In turn, each with the best of the others so far; the first value is what it begins with.
+QUICK_SHARE = 0.1
+"""Of a rung's tokens."""
 GRIDS = {
     "muon_lr": (0.02, 0.01, 0.04),
-    "embedding_lr": (0.03, 0.01, 0.1, 0.3),
-    "adamw_lr": (0.01, 0.003, 0.03, 0.1),
+    "embedding_lr": (0.003, 0.01, 0.03, 0.1, 0.3),
+    "adamw_lr": (0.003, 0.001, 0.01, 0.03),
 }
+"""In turn, each with the best of the others so far, until none changes any more; the first value is what it begins
+with."""
 
 
-def trained(run: Path, width: int, rates: dict[str, float], updates: int, threads: int) -> float:
-    """Bits per byte of validation texts after so many updates; the same rows in the same order for all rates."""
-    from groundup.hardware import resolve
-    from groundup.model import Architecture, fresh_model
-    from groundup.recipe import ModelSection, PretrainSection
-    from groundup.tokenizer import Loader, PackedRows, Tokenizer, TokenShards
-    from groundup.training import Job, NextToken, prepare, validator
-    from groundup.training.budget import Plan
-    from groundup.training.loop import Trainer
+class Rung:
+    """One rung of the recipe that a run directory was made from, trained again and again on the run's own text."""
 
-    tokenizer = Tokenizer.load(run / "tokenizer")
-    hardware = resolve(device="cpu", precision="bf16", compile=False, threads=threads)
-    prepare(hardware)
-    section = PretrainSection.model_validate(
-        {"steps": updates, "tokens_per_update": ROWS * LENGTH, "sequence_length": LENGTH, "optimizer": rates}
-    )
-    shape = {"layers": SIZES[width], "hidden_size": width, "heads": 2 if width == 48 else 3, "context_length": LENGTH}
-    arch = Architecture.from_section(
-        ModelSection.model_validate(shape | {"kv_heads": shape["heads"]}), tokenizer.vocabulary_size
-    )
-    model = fresh_model(arch, 1)
-    loader = Loader(PackedRows(TokenShards(run / "tokenizer" / "shards" / "train"), LENGTH, 1), ROWS)
-    measure = validator(run / "tokenizer" / "shards" / "validation", tokenizer, LENGTH, "cpu")
-    assert measure is not None
-    with tempfile.TemporaryDirectory() as folder:
-        plan = Plan("", updates, ROWS, ROWS, LENGTH)
-        job = Job(
-            "bench", "pretrain", Path(folder), "", model, NextToken(), loader, section, plan, hardware, 1, lambda: False
+    def __init__(self, run: Path, name: str, share: float, threads: int | str) -> None:
+        from groundup.hardware import resolve
+        from groundup.planning import size_of, training_section
+        from groundup.recipe import load_recipe
+        from groundup.tokenizer import Tokenizer
+
+        self.run, self.recipe = run, load_recipe(run / "recipe.toml")
+        assert self.recipe.ladder is not None
+        self.tokenizer = Tokenizer.load(run / "tokenizer")
+        rung = next(rung for rung in self.recipe.ladder.rungs if rung.label == name)
+        self.size = size_of(self.recipe.ladder, self.recipe.model, rung, self.tokenizer.vocabulary_size)
+        self.section = training_section(self.recipe.ladder, self.size).model_copy(
+            update={"tokens": round(share * self.size.tokens)}
         )
-        trainer = Trainer(job)
-        for number in range(updates):
-            trainer.update(loader.update(number))
-    return measure(model.eval())["bits_per_byte"]
+        self.hardware = resolve(device="auto", precision="auto", compile="auto", threads=threads)
+        stage = json.loads((run / "tokenizer" / "manifest.json").read_text())["fingerprint"]
+        varied = self.section.model_dump(mode="json", exclude={"optimizer": GRIDS.keys()})
+        fixed = [stage, self.size.arch.__dict__, varied, self.recipe.run.seed]
+        self.identity = hashlib.sha256(json.dumps(fixed, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+    def bits_per_byte(self, rates: dict[str, float]) -> float:
+        """Of the validation texts, after the rung's tokens; the same rows in the same order for all rates."""
+        from groundup.model import fresh_model
+        from groundup.tokenizer import TokenShards
+        from groundup.training import prepare, train_on_rows, validator
+
+        assert self.recipe.ladder is not None
+        prepare(self.hardware)
+        seed, device = self.recipe.run.seed, self.hardware.device
+        model = fresh_model(self.size.arch, seed).to(device)
+        shards, length = self.run / "tokenizer" / "shards", self.size.arch.context_length
+        optimizer = self.section.optimizer.model_copy(update=rates)
+        with tempfile.TemporaryDirectory() as folder:
+            train_on_rows(
+                self.section.model_copy(update={"optimizer": optimizer}),
+                model, TokenShards(shards / "train"), out=Path(folder), seed=seed, hardware=self.hardware,
+                fingerprint=self.identity, should_stop=lambda: False, validate=None, sample=None,
+            )  # fmt: skip
+        measure = validator(
+            shards / "validation", self.tokenizer, length, device, tokens=self.recipe.ladder.validation_tokens
+        )
+        assert measure is not None
+        return measure(model.eval())["bits_per_byte"]
+
+    def kept(self, rates: dict[str, float]) -> float:
+        """The same, from the file of results where it is there; a sweep that was stopped goes on where it was."""
+        path, key = bench_folder() / "learning_rates" / f"{self.identity}.jsonl", sorted(rates.items())
+        if path.exists():
+            for line in path.read_text().splitlines():
+                record = json.loads(line)
+                if record["rates"] == [list(pair) for pair in key]:
+                    return float(record["bits_per_byte"])
+        found = self.bits_per_byte(rates)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a") as file:
+            file.write(json.dumps({"rates": key, "bits_per_byte": found}) + "\n")
+        return found
 
 
-def kept(path: Path, run: Path, width: int, rates: dict[str, float], updates: int, threads: int) -> float:
-    """The same, from the file of results where it is there; a run that was stopped goes on where it was."""
-    key = json.dumps([width, sorted(rates.items()), updates])
-    if path.exists():
-        for line in path.read_text().splitlines():
-            record = json.loads(line)
-            if record["key"] == key:
-                return float(record["bits_per_byte"])
-    found = trained(run, width, rates, updates, threads)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
-        file.write(json.dumps({"key": key, "bits_per_byte": found}) + "\n")
-    return found
-
-
-def sweep(report: Report, path: Path, run: Path, width: int, updates: int, threads: int) -> dict[str, float]:
+def sweep(report: Report, rung: Rung) -> dict[str, float]:
     """The best rates of one size, one rate after the other."""
     best = {name: values[0] for name, values in GRIDS.items()}
-    for name, values in GRIDS.items():
+    settled: set[str] = set()
+    for name, values in cycle(GRIDS.items()):
         losses = {}
         for value in values:
-            rates = best | {name: value}
-            losses[value] = kept(path, run, width, rates, updates, threads)
-            say(f"learning_rates: width {width}: {name} = {value}: {losses[value]:.4f} bits per byte")
-            row: dict[str, Any] = {"part": f"width {width}", "rate": name, "value": value}
+            losses[value] = rung.kept(best | {name: value})
+            say(f"learning_rates: {rung.size.name}: {name} = {value}: {losses[value]:.4f} bits per byte")
+            row: dict[str, Any] = {"part": rung.size.name, "rate": name, "value": value}
             report.rows.append(row | {"bits_per_byte": round(losses[value], 4), "others": dict(best)})
-        best[name] = min(losses, key=lambda value: losses[value])
+        found = min(losses, key=lambda value: losses[value])
+        settled = settled | {name} if found == best[name] else {name}
+        best[name] = found
+        if settled == GRIDS.keys():
+            break
     return best
 
 
 def main() -> int:
     parser = arguments(__doc__.splitlines()[0])
-    parser.add_argument("run", type=Path, help="a run directory with a tokenizer stage")
+    parser.add_argument("run", type=Path, help="a run directory of a recipe with [ladder], with its tokenizer stage")
+    parser.add_argument("--rungs", nargs="*", help="default: the second, and the last but one")
     parser.add_argument("--threads", type=int, help="default: physical cores")
     given = parser.parse_args()
-    if not (given.run / "tokenizer" / "shards").is_dir():
+    if not (given.run / "tokenizer" / "manifest.json").is_file():
         parser.error(f"{given.run}: no tokenizer stage; build one: groundup build ladder --out RUN --until tokenizer")
-    from groundup.hardware import physical_cores
+    from groundup.recipe import load_recipe
 
-    report, updates = Report("learning_rates"), QUICK_UPDATES if given.quick else UPDATES
-    data = hashlib.sha256((given.run / "tokenizer" / "manifest.json").read_bytes()).hexdigest()[:12]
-    path = bench_folder() / "learning_rates" / f"{data}.jsonl"
-    for width in SIZES:
-        best = sweep(report, path, given.run, width, updates, given.threads or physical_cores())
-        report.rows.append({"part": f"width {width}", "best": best})
-        print(f"width {width}: " + ", ".join(f"{name} = {value}" for name, value in best.items()))
-    if given.json:
-        content = {"name": report.name, "machine": report.machine, "rows": report.rows, "ratios": report.ratios}
-        print(json.dumps(content | {"left_out": report.left_out, "failed": report.failed}))
-    return 0
+    section = load_recipe(given.run / "recipe.toml").ladder
+    if section is None:
+        parser.error(f"{given.run}: its recipe has no [ladder]")
+    known = [rung.label for rung in section.rungs]
+    if unknown := sorted(set(given.rungs or ()) - set(known)):
+        parser.error(f"--rungs: no {', '.join(unknown)}; there are {', '.join(known)}")
+    report = Report("learning_rates")
+    for name in given.rungs or (known[1], known[-2]):
+        rung = Rung(given.run, name, QUICK_SHARE if given.quick else 1.0, given.threads or "auto")
+        best = sweep(report, rung)
+        report.rows.append({"part": name, "best": best})
+        print(f"{name}: " + ", ".join(f"{rate} = {value}" for rate, value in best.items()))
+    return report.end(given.json)
 
 
 if __name__ == "__main__":

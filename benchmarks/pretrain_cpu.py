@@ -9,16 +9,15 @@ What is measured and how to read it stands in benchmarks/README.md.
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
-import time
-from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from common import HERE, FailedError, Report, arguments, bench_folder, checkout, peer_python, say
+import turns
+from common import Report, arguments, bench_folder, checkout, peer_python, say
+from turns import Side, log_of, made_tokens, ratio, side_command
 
 FORMAT = 1  # of the data that are kept
 VOCABULARY = 4096
@@ -28,65 +27,14 @@ WIDTHS = {256: {"heads": 4, "inner": 688, "rows": 16}, 512: {"heads": 8, "inner"
 SECONDS = 6.0  # of a side's turn, about
 ROUNDS, QUICK_ROUNDS = 8, 4
 PRODUCTS = (2048, 3072, 4096)  # squares whose bf16 rate is the peak
-READY = 900.0  # seconds until a side has taken its first step
-
-
-@dataclass
-class Side:
-    """A process that trains when it is told to."""
-
-    name: str
-    process: subprocess.Popen[str]
-    ready: dict[str, Any]
-    rates: list[float] = field(default_factory=list)
-    peak_mb: float = 0.0
-
-    def take(self, steps: int) -> float:
-        """Seconds of so many steps."""
-        assert self.process.stdin is not None
-        self.process.stdin.write(f"{steps}\n")
-        self.process.stdin.flush()
-        found = answer(self.process, self.name)
-        self.peak_mb = found["peak_mb"]
-        return float(found["seconds"])
-
-
-def answer(process: subprocess.Popen[str], name: str) -> dict[str, Any]:
-    assert process.stdout is not None
-    line = process.stdout.readline()
-    if not line:
-        raise FailedError(f"{name} ended with {process.wait()}; see {log_of(name)}")
-    found: dict[str, Any] = json.loads(line)
-    return found
-
-
-def log_of(name: str) -> Path:
-    return bench_folder() / "pretrain_cpu" / f"{name}.log"
 
 
 def data() -> Path:
-    """Token shards of made documents (Zipf's ids, lengths about 300), and the same ids in one file; made once."""
-    folder = bench_folder() / "pretrain_cpu" / f"data-{FORMAT}"
-    if (folder / "done").exists():
-        return folder
-    import numpy as np
-
-    from groundup.tokenizer import ShardWriter
-
-    random = np.random.default_rng(0)
-    ids = ((random.zipf(1.2, TOKENS) - 1) % (VOCABULARY - 1) + 1).astype(np.uint16)
-    folder.mkdir(parents=True, exist_ok=True)
-    ids.tofile(folder / "train.bin")
-    lengths = []
-    while (left := TOKENS - sum(lengths)) > 0:
-        lengths.append(min(left, 20 + int(random.exponential(280))))
-    with ShardWriter(folder / "shards", "uint16", pad_id=0) as writer:
-        writer.add_many(ids.astype(np.int64), lengths, [0] * len(lengths))
-    (folder / "done").touch()
-    return folder
+    """Token shards of made documents of about 300 tokens, and the same ids in one file; made once."""
+    return made_tokens(bench_folder() / "pretrain_cpu" / f"data-{FORMAT}", VOCABULARY, TOKENS, mean=280)
 
 
-def sides(threads: int) -> dict[str, tuple[str, Any]]:
+def sides() -> dict[str, tuple[str, Any]]:
     """Name of each side to its script and what tells its Python and options apart, made when it is begun."""
     own = {"precision": "auto", "compile": True}
     return {
@@ -110,24 +58,17 @@ def sides(threads: int) -> dict[str, tuple[str, Any]]:
 
 def begin(name: str, width: int, threads: int, folder: Path) -> Side:
     """Start a side and wait for its first step. Raises UnavailableError and FailedError."""
-    script, settings = sides(threads)[name]
+    script, settings = sides()[name]
     python, more = settings()
     given = {
         "layers": LAYERS, "width": width, "vocabulary": VOCABULARY, "length": LENGTH,
         "threads": threads, "data": str(folder / "train.bin"), "shards": str(folder / "shards"),
         **WIDTHS[width], **more,
     }  # fmt: skip
-    environment = os.environ | {"TORCHINDUCTOR_COMPILE_THREADS": "1", "OMP_NUM_THREADS": str(threads)}
-    log_of(name).parent.mkdir(parents=True, exist_ok=True)
-    with log_of(name).open("w") as log:
-        process = subprocess.Popen(
-            [python, str(HERE / "peers" / f"{script}.py"), json.dumps(given)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, env=environment,
-        )  # fmt: skip
-    begun = time.monotonic()
-    ready = answer(process, name)["ready"]
-    say(f"pretrain_cpu: width {width}: {name} is ready after {time.monotonic() - begun:.0f} s")
-    return Side(name, process, ready)
+    environment = {"TORCHINDUCTOR_COMPILE_THREADS": "1", "OMP_NUM_THREADS": str(threads)}
+    side = turns.begin(name, side_command(python, script, given), log_of("pretrain_cpu", name), environment)
+    say(f"pretrain_cpu: width {width}: {name} is ready after {side.started:.0f} s")
+    return side
 
 
 def compare(report: Report, width: int, names: list[str], rounds: int, threads: int) -> dict[str, Side]:
@@ -150,8 +91,7 @@ def compare(report: Report, width: int, names: list[str], rounds: int, threads: 
                 running[name].rates.append(steps[name] * WIDTHS[width]["rows"] * LENGTH / seconds)
     finally:
         for side in running.values():
-            side.process.kill()
-            side.process.wait()
+            side.stop()
     for name, side in running.items():
         report.rows.append(
             {
@@ -164,11 +104,6 @@ def compare(report: Report, width: int, names: list[str], rounds: int, threads: 
             }
         )
     return running
-
-
-def ratio(ours: Side, theirs: Side) -> float:
-    """The median over the rounds of ours to theirs."""
-    return median(a / b for a, b in zip(ours.rates, theirs.rates, strict=True))
 
 
 def bf16_peak(threads: int) -> float:
@@ -204,7 +139,7 @@ def main() -> int:
     from groundup.hardware import physical_cores
 
     threads, rounds = given.threads or physical_cores(), QUICK_ROUNDS if given.quick else ROUNDS
-    known = sides(threads)
+    known = sides()
     if unknown := sorted(set(given.sides or ()) - known.keys()):
         parser.error(f"--sides: no {', '.join(unknown)}; there are {', '.join(known)}")
     report = Report("pretrain_cpu")
@@ -238,10 +173,7 @@ def main() -> int:
     if "ours" in names:
         report.run("bf16 peak", peak)
     show(report)
-    if given.json:
-        content = {"name": report.name, "machine": report.machine, "rows": report.rows, "ratios": report.ratios}
-        print(json.dumps(content | {"left_out": report.left_out, "failed": report.failed}))
-    return 1 if report.failed else 0
+    return report.end(given.json)
 
 
 def show(report: Report) -> None:

@@ -73,10 +73,7 @@ def main() -> int:
             print(f"{line['part']:8} {line['side']:8} {line['seconds']:8.1f} s   {line['loss']:.4f} nats a character")
     for name, value in report.ratios.items():
         print(f"{name}: {value}")
-    if given.json:
-        content = {"name": report.name, "machine": report.machine, "rows": report.rows, "ratios": report.ratios}
-        print(json.dumps(content | {"left_out": report.left_out, "failed": report.failed}))
-    return 1 if report.failed else 0
+    return report.end(given.json)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Our side of pretrain_cpu.py: the trainer that `groundup build` uses, on packed rows of documents."""
+"""Our side of the training benchmarks: the trainer that `groundup build` uses, on packed rows of documents."""
 
 from __future__ import annotations
 
@@ -17,9 +17,11 @@ def main() -> None:
     from groundup.tokenizer import Loader, PackedRows, Prefetch, TokenShards
     from groundup.training import Job, NextToken, prepare
     from groundup.training.budget import CPU_TOKENS, Plan
+    from groundup.training.compute import held_garbage
     from groundup.training.loop import Trainer
 
-    hardware = resolve(device="cpu", precision=given["precision"], compile=given["compile"], threads=given["threads"])
+    device = given.get("device", "cpu")
+    hardware = resolve(device=device, precision=given["precision"], compile=given["compile"], threads=given["threads"])
     prepare(hardware)
     section = PretrainSection.model_validate(
         {"steps": 10**6, "tokens_per_update": given["rows"] * given["length"], "sequence_length": given["length"]}
@@ -30,18 +32,27 @@ def main() -> None:
     )  # fmt: skip
     fresh = fresh_model(Architecture.from_section(model, given["vocabulary"]), 1)
     loader = Loader(PackedRows(TokenShards(Path(given["shards"])), given["length"], 1), given["rows"])
-    micro = min(given["rows"], CPU_TOKENS // given["length"])
+    micro = given.get("micro", min(given["rows"], CPU_TOKENS // given["length"]))
     plan = Plan("", 10**6, given["rows"], micro, given["length"], hardware.compile)
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder)
         job = Job("bench", "pretrain", out, "", fresh, NextToken(), loader, section, plan, hardware, 1, bool)
         trainer = Trainer(job)
-        with Prefetch(loader, 0, 10**6) as updates:
+        with Prefetch(loader, 0, 10**6) as updates, held_garbage():
             waiting = iter(updates)
             count = parameter_count(fresh.arch)
+
+            def step() -> float:
+                loss = trainer.update(next(waiting))["loss"]
+                if trainer.plan != plan:  # it would go on so, and be timed with a micro-batch that nobody knows of
+                    raise MemoryError("the trainer ran out of memory and changed its micro-batch")
+                if trainer.guard.skipped:
+                    raise ValueError("the guard refused an update, whose time would be too short")
+                return loss
+
             serve(
-                told, lambda: trainer.update(next(waiting))["loss"], begun, parameters=count.total,
-                precision=hardware.precision, compiled=hardware.compile,
+                told, step, begun, device=device, parameters=count.total, precision=hardware.precision,
+                compiled=hardware.compile,
             )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import tempfile
@@ -24,8 +25,6 @@ class Told(transformers.TrainerCallback):
         self.left, self.count, self.since = 0, 0, 0.0
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **more: Any) -> None:
-        import json
-
         if state.global_step == 0:
             return
         if state.global_step == 1:
