@@ -10,7 +10,7 @@ import torch
 from pydantic import ValidationError
 
 from groundup.hardware import Hardware
-from groundup.recipe import PretrainSection
+from groundup.recipe import PretrainSection, RecipeError, load_recipe
 from groundup.run import Interrupted, UserError, read_json
 from groundup.tokenizer import Batch, Buckets, PackedRows, ShardSource, ShardWriter, TokenShards
 from groundup.training import budget, prepare, read_journal, stage
@@ -261,8 +261,8 @@ STEP = {"until": 0.1, "tokens_per_update": 64}
         ([STEP, {"until": 0.1, "tokens_per_update": 96}], {}, "must rise"),
         ([STEP, {"until": 0.2, "tokens_per_update": 32}], {}, "must rise"),
         ([STEP], {"tokens_per_update": 32}, "64 must be at most tokens_per_update, 32"),
-        ([STEP], {"sequence_length": 48}, "64 must be whole rows of sequence_length 48"),
-        ([STEP], {"sequence_length": 128, "packing": "padded"}, "64 must be whole rows of sequence_length 128"),
+        ([STEP], {"sequence_length": 48}, "64 tokens must be whole rows of 48"),
+        ([STEP], {"sequence_length": 128, "packing": "padded"}, "64 tokens must be whole rows of 128"),
         ([STEP], {"packing": "padded", "tokens_per_update": 160}, "64 must divide 160"),
         ([{"until": 1.0, "tokens_per_update": 64}], {}, "less than 1"),
         ([{"until": 0.5, "tokens_per_update": 64, "length": 8}], {}, "length"),
@@ -275,10 +275,20 @@ def test_ramps_that_can_not_be(ramp, more, said):
 
 def test_a_ramp_that_does_not_fit_the_models_context(tmp_path):
     shards, ramp = write(tmp_path / "shards"), [{"until": 0.5, "tokens_per_update": 48}]
-    with pytest.raises(UserError, match=r"updates of 48 tokens are not whole rows of 32") as error:
+    with pytest.raises(UserError, match="batch_ramp: 48 tokens must be whole rows of 32") as error:
         trained(shards, tmp_path / "out", batch_ramp=ramp)
-    assert (error.value.where, error.value.expected) == ("[out] batch_ramp", "multiples of 32")
+    assert error.value.where == "[out]"
     padded = {"packing": "padded", "batch_ramp": [{"until": 0.5, "tokens_per_update": 16}]}
-    with pytest.raises(UserError, match="updates of 16 tokens are not whole rows of 32"):
+    with pytest.raises(UserError, match="batch_ramp: 16 tokens must be whole rows of 32"):
         trained(shards, tmp_path / "out", **padded)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_ramp_that_does_not_fit_is_said_before_anything_is_built():
+    """Rows are as long as the model's context, where no import decides that."""
+    with pytest.raises(RecipeError, match=r"\[pretrain\] batch_ramp: 100 tokens must be whole rows of 256"):
+        load_recipe("smoke", ["pretrain.batch_ramp=[{until=0.5,tokens_per_update=100}]"])
+    with pytest.raises(RecipeError, match=r"\[ladder\] sequence_ramp: 96 must divide rows of 256 tokens and be less"):
+        load_recipe("ladder", ["ladder.sequence_ramp=[{until=0.5,length=96}]"])
+    recipe = load_recipe("smoke", ["pretrain.batch_ramp=[{until=0.5,tokens_per_update=512}]"])
+    assert recipe.pretrain.batch_ramp[0].tokens_per_update == 512

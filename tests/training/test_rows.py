@@ -180,7 +180,7 @@ def test_ramps_that_can_not_be():
 
 
 def test_a_ramp_that_does_not_fit_the_models_context(tmp_path):
-    with pytest.raises(UserError, match="rows of 32 tokens can't be shown as rows of 24"):
+    with pytest.raises(UserError, match="sequence_ramp: 24 must divide rows of 32 tokens"):
         trained(write(tmp_path / "shards"), tmp_path / "out", sequence_ramp=[{"until": 0.5, "length": 24}])
 
 

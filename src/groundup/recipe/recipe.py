@@ -25,7 +25,7 @@ from groundup.recipe.run import RunSection
 from groundup.recipe.seq2seq import Seq2SeqSection
 from groundup.recipe.sft import SftSection
 from groundup.recipe.tokenizer import TokenizerSection
-from groundup.recipe.training import EngineSection
+from groundup.recipe.training import EngineSection, TokenBatches
 
 StageSection = Annotated[
     PretrainSection
@@ -123,6 +123,7 @@ class Recipe(Section):
             self._check_reference_kinds(stage, kinds)
             self._check_tasks(stage)
             self._check_rungs(stage)
+            self._check_ramps(stage)
         self._check_import()
         self.ordered_stages()
         for key, condition in self.expect.items():
@@ -181,6 +182,15 @@ class Recipe(Section):
         for rung in stage.section.rungs:
             try:
                 rung_model(self.model, rung)
+            except ValueError as error:
+                raise ValueError(f"[{stage.name}] {error}") from error
+
+    def _check_ramps(self, stage: Stage) -> None:
+        """A stage's ramps must fit its rows, where their length is known before an import is read."""
+        section = stage.section
+        if isinstance(section, TokenBatches) and self.import_ is None:
+            try:
+                section.require_ramps_fit(section.sequence_length or self.model.context_length)
             except ValueError as error:
                 raise ValueError(f"[{stage.name}] {error}") from error
 

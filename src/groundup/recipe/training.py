@@ -221,16 +221,12 @@ class TokenBatches(EngineSection):
 
     @model_validator(mode="after")
     def _ramp_rises(self) -> TokenBatches:
-        ramp, whole = self.sequence_ramp, self.sequence_length
+        ramp = self.sequence_ramp
         for before, after in pairwise(ramp):
             if before.until >= after.until or before.length >= after.length:
                 raise ValueError("sequence_ramp must rise, in `until` and in `length`")
         if ramp and self.packing == "padded":
             raise ValueError('sequence_ramp cuts packed rows; packing = "padded" has none')
-        if whole is not None:
-            for step in ramp:
-                if step.length >= whole or whole % step.length:
-                    raise ValueError(f"sequence_ramp: {step.length} must divide sequence_length {whole} and be less")
         return self
 
     @model_validator(mode="after")
@@ -244,13 +240,19 @@ class TokenBatches(EngineSection):
                 raise ValueError(f"batch_ramp: {size} must be at most tokens_per_update, {larger}")
             if self.packing == "padded" and larger % size:
                 raise ValueError(f'batch_ramp: with packing = "padded" {size} must divide {larger}, the size after it')
-            if self.sequence_length is not None and not self.are_whole_rows(size, self.sequence_length):
-                raise ValueError(f"batch_ramp: {size} must be whole rows of sequence_length {self.sequence_length}")
+        if self.sequence_length is not None:
+            self.require_ramps_fit(self.sequence_length)
         return self
 
-    def are_whole_rows(self, tokens: int, length: int) -> bool:
-        """Whether so many tokens are rows of ``length``: at least one, or where rows are packed, a multiple."""
-        return tokens >= length and (self.packing == "padded" or tokens % length == 0)
+    def require_ramps_fit(self, length: int) -> None:
+        """Raise ValueError where rows of ``length`` tokens can't be cut as ``sequence_ramp`` says, or updates of
+        ``batch_ramp`` are not whole rows: at least one, or where rows are packed, a multiple."""
+        for step in self.sequence_ramp:
+            if step.length >= length or length % step.length:
+                raise ValueError(f"sequence_ramp: {step.length} must divide rows of {length} tokens and be less")
+        for tokens in (step.tokens_per_update for step in self.batch_ramp):
+            if tokens < length or (self.packing != "padded" and tokens % length):
+                raise ValueError(f"batch_ramp: {tokens} tokens must be whole rows of {length}")
 
 
 class TokenTrainSection(TokenBatches, TrainSection):

@@ -319,22 +319,12 @@ def train_on_rows(
 
 
 def require_ramps_fit(section: TokenBatches, length: int, stage: str) -> None:
-    """Raise ``UserError`` where rows of ``length`` tokens can't be cut as ``sequence_ramp`` says, or updates of
-    ``batch_ramp`` are not whole rows."""
-    for step in section.sequence_ramp:
-        if step.length >= length or length % step.length:
-            raise UserError(
-                f"rows of {length} tokens can't be shown as rows of {step.length}",
-                where=f"[{stage}] sequence_ramp",
-                expected=f"lengths that divide {length} and are less",
-            )
-    for size in (step.tokens_per_update for step in section.batch_ramp):
-        if not section.are_whole_rows(size, length):
-            raise UserError(
-                f"updates of {size} tokens are not whole rows of {length}",
-                where=f"[{stage}] batch_ramp",
-                expected=f"at least {length}" if section.packing == "padded" else f"multiples of {length}",
-            )
+    """Raise ``UserError`` where the section's ramps don't fit rows of ``length`` tokens: of an import, whose rows the
+    recipe doesn't know."""
+    try:
+        section.require_ramps_fit(length)
+    except ValueError as error:
+        raise UserError(str(error), where=f"[{stage}]") from None
 
 
 def phases_of(section: TokenBatches, loader: Loader | Buckets, length: int) -> list[Phase]:
