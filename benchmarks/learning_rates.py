@@ -48,7 +48,7 @@ class Rung:
         )
         self.hardware = resolve(device="auto", precision="auto", compile="auto", threads=threads)
         stage = json.loads((run / "tokenizer" / "manifest.json").read_text())["fingerprint"]
-        varied = self.section.model_dump(mode="json", exclude={"optimizer": GRIDS.keys()})
+        varied = self.section.model_dump(mode="json", exclude={"optimizer": GRIDS.keys()}, exclude_defaults=True)
         fixed = [stage, self.size.arch.__dict__, varied, self.recipe.run.seed]
         self.identity = hashlib.sha256(json.dumps(fixed, sort_keys=True, default=str).encode()).hexdigest()[:16]
 

@@ -1,6 +1,7 @@
 """Seconds to nanoGPT's loss on Shakespeare's characters, on a CPU.
 
     PEERS=~/peers python benchmarks/time_to_loss.py --quick --json
+    python benchmarks/time_to_loss.py --stretch --json             # ours alone: how low twenty minutes go
 
 What is measured and how to read it stands in benchmarks/README.md.
 """
@@ -18,6 +19,8 @@ from typing import Any
 from common import HERE, FailedError, Report, arguments, checkout, real_data, say
 
 PAIRS, QUICK_PAIRS = 5, 2
+NANOGPT_ON_GPU = 1.4697  # nats a character: 6 layers of width 384 after 5,000 iterations, its best, by its README
+STRETCH_SECONDS = 1200
 
 
 def side(script: str, given: dict[str, Any], threads: int) -> dict[str, float]:
@@ -44,7 +47,7 @@ def pairs(report: Report, text: Path, count: int, threads: int) -> None:
         found = {}
         for name in order:
             if name == "ours":
-                found[name] = side("loss_groundup", {"text": str(text), "seed": seed}, threads)
+                found[name] = side("loss_groundup", {"text": str(text), "setting": "short", "seed": seed}, threads)
             else:
                 found[name] = side("loss_nanogpt", {"checkout": nanogpt, "text": str(text), "seed": seed}, threads)
             report.rows.append(row(part, name, found[name]))
@@ -54,9 +57,17 @@ def pairs(report: Report, text: Path, count: int, threads: int) -> None:
     report.ratios["vs_nanogpt"] = round(median(ratios), 3)
 
 
+def stretch(report: Report, text: Path, threads: int) -> None:
+    """Ours alone, for as long as the stretch may take, beside what nanoGPT's README reports of a GPU."""
+    found = side("loss_groundup", {"text": str(text), "setting": "stretch", "seed": 1}, threads)
+    report.rows.append(row("stretch", "ours", found, nanogpt_on_gpu=NANOGPT_ON_GPU, limit_seconds=STRETCH_SECONDS))
+    report.ratios["stretch"] = round(NANOGPT_ON_GPU / found["loss"], 4)
+
+
 def main() -> int:
     parser = arguments(__doc__.splitlines()[0])
     parser.add_argument("--pairs", type=int, help=f"default: {PAIRS}, and {QUICK_PAIRS} with --quick")
+    parser.add_argument("--stretch", action="store_true", help="ours alone: how low twenty minutes on two cores go")
     parser.add_argument("--threads", type=int, help="default: physical cores")
     given = parser.parse_args()
     from groundup.hardware import physical_cores
@@ -65,9 +76,12 @@ def main() -> int:
 
     def everything() -> None:
         text = real_data() / "small" / "tinyshakespeare.txt"
-        pairs(report, text, given.pairs or (QUICK_PAIRS if given.quick else PAIRS), threads)
+        if given.stretch:
+            stretch(report, text, threads)
+        else:
+            pairs(report, text, given.pairs or (QUICK_PAIRS if given.quick else PAIRS), threads)
 
-    report.run("pairs", everything)
+    report.run("stretch" if given.stretch else "pairs", everything)
     for line in report.rows:
         if "loss" in line:
             print(f"{line['part']:8} {line['side']:8} {line['seconds']:8.1f} s   {line['loss']:.4f} nats a character")

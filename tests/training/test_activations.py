@@ -11,7 +11,8 @@ from torch import nn
 from groundup.hardware import Hardware
 from groundup.model import Architecture, EncoderDecoder, EncoderDecoderArchitecture, PackedMask, fresh_model
 from groundup.recipe import EncoderDecoderShape, ModelSection, PretrainSection
-from groundup.training import NextToken, Plan, read_journal, to_tensors, train
+from groundup.run import read_json
+from groundup.training import NextToken, Plan, read_journal, to_tensors, train, train_on_rows
 from groundup.training.memory import GPU_TOKENS, Footprint, fit, footprint, kept_bytes, rows_in_pass, whole_part
 from groundup.training.objective import micro_batches
 
@@ -206,6 +207,30 @@ def test_micro_batches_are_the_rows(tmp_path):
     assert [len(part["ids"]) for part in parts] == [3, 3, 1]
     whole = to_tensors(rows, "cpu")
     assert all(torch.equal(torch.cat([part[name] for part in parts]), whole[name]) for name in whole)
+
+
+def test_a_gpus_memory_decides(monkeypatch):
+    """The GPU stood in for by the CPU: a model is measured, and what is free says how much of it is recomputed."""
+    monkeypatch.setattr(nn.Module, "to", lambda module, device: module)
+    gpu, model, section = Hardware("cuda", "fp32", False, 1, {}), small(), PretrainSection(steps=1)
+    found = footprint(model, 64, CPU)
+    for rows, recomputed in ((64, 0), (64, 2), (64, 3), (16, 3)):
+        free = found.needed(rows, recomputed) + 1
+        monkeypatch.setattr("groundup.training.memory.free_on_gpu", lambda model, free=free: free)
+        assert rows_in_pass(section, model, 64, 64, gpu) == (rows, recomputed)
+    assert rows_in_pass(section.model_copy(update={"recomputed_blocks": 0}), model, 64, 64, gpu)[0] < 16
+
+
+def test_the_plan_says_what_is_recomputed(tmp_path):
+    rows = rows_of(tmp_path / "shards")
+    model = small(context_length=32)
+    section = PretrainSection(steps=2, tokens_per_update=128, recomputed_blocks=2, validate_every=0)
+    train_on_rows(
+        section, model, rows.shards, out=tmp_path / "out", seed=1, hardware=CPU, fingerprint="f" * 64,
+        should_stop=lambda: False, validate=None, sample=None,
+    )  # fmt: skip
+    assert read_json(tmp_path / "out" / "plan.json")["recomputed"] == 2
+    assert model.model.recomputed == 2
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU: pytest tests/training/test_activations.py")
