@@ -155,3 +155,15 @@ def test_as_gemma_2():
     layer.load_state_dict(block.state_dict())
     x = some(torch.float32)
     torch.testing.assert_close(block(x, context_of(arch)), run_layer(layer, x, arch.rope_theta), rtol=0, atol=2e-5)
+
+
+def test_dropout_of_attention_weights_alone_or_not_at_all():
+    """With 0 of its own, attention is that without dropout, layer outputs dropped or not."""
+    for more, weights_drop, outputs_drop in (
+        ({"dropout": 0.5}, True, True),
+        ({"dropout": 0.5, "attention_dropout": 0.0}, False, True),
+        ({"attention_dropout": 0.5}, True, False),
+    ):
+        arch, block = make(**more)
+        assert (arch.resolved_attention_dropout > 0, arch.dropout > 0) == (weights_drop, outputs_drop)
+        assert (block.self_attn.dropout > 0, block.dropout > 0) == (weights_drop, outputs_drop)

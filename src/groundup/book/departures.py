@@ -82,7 +82,10 @@ def _blocks(arch: Architecture) -> Iterator[str]:
     if arch.x0_skip:
         yield "each layer adds the embedding again, times a learned number"
     if arch.dropout:
-        yield f"in training {arch.dropout:.0%} of embeddings, weights and outputs are set to zero (arXiv 1207.0580)"
+        weights = ", weights" if arch.resolved_attention_dropout == arch.dropout else ""
+        yield f"in training {arch.dropout:.0%} of embeddings{weights} and outputs are set to zero (arXiv 1207.0580)"
+    if arch.resolved_attention_dropout != arch.dropout and arch.resolved_attention_dropout:
+        yield f"in training {arch.resolved_attention_dropout:.0%} of attention weights are set to zero"
     if arch.residual_start == "scaled":
         yield "the matrices that write into the residual stream begin at random too, smaller the more layers there are"
 

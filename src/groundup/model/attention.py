@@ -36,7 +36,11 @@ class Attention(nn.Module):
         self.k_norm = make_norm(arch, widths[1]) if widths else nn.Identity()
         self.value_gate = Linear(d, arch.kv_heads, bias=False) if arch.has_value_embedding(layer) else None
         self.sinks = nn.Parameter(torch.zeros(arch.heads)) if arch.attention_sinks else None
-        self.scale, self.softcap, self.dropout = arch.attention_scale, arch.attention_softcap, arch.dropout
+        self.scale, self.softcap, self.dropout = (
+            arch.attention_scale,
+            arch.attention_softcap,
+            arch.resolved_attention_dropout,
+        )
 
     def project(self, x: Tensor, context: ForwardContext) -> tuple[Tensor, Tensor, Tensor]:
         """Queries [B, heads, T, hd], keys and values [B, kv_heads, T, hd] of hidden states [B, T, D]."""

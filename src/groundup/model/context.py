@@ -107,7 +107,7 @@ def _sight(
     if isinstance(mask, PackedMask) and key_positions.shape[1] != positions.shape[1]:
         raise ValueError("packed documents don't say who sees what is in the cache: give a mask [B, 1, T, S]")
     # Packed rows alone have few lengths; FlexAttention is compiled anew for each.
-    fused = kernel is attend and cache is None and isinstance(mask, PackedMask) and not arch.dropout
+    fused = kernel is attend and cache is None and isinstance(mask, PackedMask) and not arch.resolved_attention_dropout
     if fused and isinstance(mask, PackedMask) and flex_wins(positions, softcap=arch.attention_softcap is not None):
         return see_blocks(mask, positions.expand(len(mask.documents), -1), window)
     dense = mask.dense() if isinstance(mask, PackedMask) else mask

@@ -44,7 +44,7 @@ class LatentAttention(nn.Module):
         # Not all channels turn, and YaRN sharpens the whole score: so its gain is here and not in the rotation.
         gain = attention_gain(arch.rope(self.windowed)[1])
         self.scale = (arch.attention_scale or arch.key_dim**-0.5) * gain**2
-        self.softcap, self.dropout = arch.attention_softcap, arch.dropout
+        self.softcap, self.dropout = arch.attention_softcap, arch.resolved_attention_dropout
 
     def forward(self, x: Tensor, context: ForwardContext, extra: Tensor | None = None) -> Tensor:
         """Hidden states [B, T, D] to what attention adds to them, [B, T, D]; there is no ``extra``."""

@@ -86,7 +86,7 @@ class Decoder(nn.Module):
         """The block, or what runs it without keeping its activations (Chen et al. 2016, arXiv 1604.06174)."""
         if layer >= self.recomputed or not torch.is_grad_enabled():
             return block
-        random = self.training and self.arch.dropout > 0
+        random = self.training and (self.arch.dropout > 0 or self.arch.resolved_attention_dropout > 0)
         return partial(checkpoint, block, use_reentrant=False, preserve_rng_state=random)
 
     def ahead_blocks(self) -> Sequence[nn.Module]:

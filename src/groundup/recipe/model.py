@@ -172,6 +172,12 @@ class ModelShape(Section):
     dropout: float = Field(
         default=0.0, ge=0, lt=1, description="Share of embeddings, attention weights and layer outputs set to 0."
     )
+    attention_dropout: float | None = Field(
+        default=None,
+        ge=0,
+        lt=1,
+        description="Of attention weights alone; absent means as `dropout`. The fastest kernels have none.",
+    )
     tied_embeddings: bool = Field(default=True, description="Whether the output head is the embedding table itself.")
     embedding_scale: bool = Field(default=False, description="Whether embeddings are multiplied by sqrt(hidden_size).")
     embedding_norm: bool = Field(default=False, description="Whether embeddings are normalised, without gains.")
@@ -273,6 +279,11 @@ class ModelShape(Section):
             ),
         )
         return [message for good, message in checks if not good]
+
+    @property
+    def resolved_attention_dropout(self) -> float:
+        """Share of attention weights set to 0 in training."""
+        return self.dropout if self.attention_dropout is None else self.attention_dropout
 
     @property
     def resolved_head_dim(self) -> int:

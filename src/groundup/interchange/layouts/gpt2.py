@@ -27,7 +27,7 @@ _INNER = {
     "mlp.up_proj": "mlp.c_fc",
     "mlp.down_proj": "mlp.c_proj",
 }
-_DROPS = ("resid_pdrop", "embd_pdrop", "attn_pdrop")
+_DROPS = ("resid_pdrop", "embd_pdrop")
 _LAYER = re.compile(r"model\.layers\.(\d+)\.(.+)")
 _PARTS = ("q_proj", "k_proj", "v_proj")
 
@@ -74,7 +74,7 @@ class Gpt2(Layout):
             if key.startswith("summary_"):
                 settings.get(key)  # of a head that scores a text
         width, heads = settings.whole("n_embd", "hidden_size"), settings.whole("n_head", "num_attention_heads")
-        drops = {settings.number(key) for key in _DROPS}
+        drops, of_weights = {settings.number(key) for key in _DROPS}, settings.number("attn_pdrop")
         if len(drops) > 1:
             settings.read -= set(_DROPS)
         return {
@@ -91,7 +91,8 @@ class Gpt2(Layout):
             "feed_forward": settings.choice("activation_function", ACTIVATIONS),
             "norm": "layer",
             "norm_eps": settings.number("layer_norm_epsilon"),
-            "dropout": drops.pop() if len(drops) == 1 else 0.0,
+            "dropout": min(drops) if len(drops) == 1 else 0.0,
+            "attention_dropout": None if drops == {of_weights} else of_weights,
             "tied_embeddings": settings.flag("tie_word_embeddings"),
             "initializer_range": settings.number("initializer_range", default=0.02),
             "residual_start": "scaled",
@@ -110,7 +111,7 @@ class Gpt2(Layout):
             "layer_norm_epsilon": arch.norm_eps,
             "resid_pdrop": arch.dropout,
             "embd_pdrop": arch.dropout,
-            "attn_pdrop": arch.dropout,
+            "attn_pdrop": arch.resolved_attention_dropout,
             "scale_attn_weights": True,
             "tie_word_embeddings": arch.tied_embeddings,
             "initializer_range": arch.initializer_range,

@@ -16,7 +16,8 @@ from groundup.recipe.model import GATED, ModelShape
 FREE = frozenset(
     {
         *("layers", "hidden_size", "heads", "kv_heads", "head_dim", "intermediate_size", "context_length"),
-        *("rope_theta", "rope_scaling", "window_pattern", "norm_eps", "tied_embeddings", "dropout"),
+        *("rope_theta", "rope_scaling", "window_pattern", "norm_eps", "tied_embeddings"),
+        *("dropout", "attention_dropout"),
         *("predict_ahead", "predict_ahead_weight", "initializer_range", "residual_start", "attention_start"),
     }
 )
