@@ -43,7 +43,7 @@ SETTINGS = {
     ),
     # As low as twenty minutes go.
     "stretch": Setting(
-        256, 32, 16, 2400, True,
+        256, 32, 16, 1500, True,
         {"layers": 6, "hidden_size": 192, "heads": 6, "kv_heads": 6, "bigram_rows": 65 * 65},
         {"muon_lr": 0.02, "embedding_lr": 0.03, "adamw_lr": 0.003, "weight_decay": 0.2},
         {"warmup_fraction": 0.02, "cooldown_fraction": 0.6},
