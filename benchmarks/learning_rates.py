@@ -34,47 +34,35 @@ class Rung:
 
     def __init__(self, run: Path, name: str, share: float, threads: int | str) -> None:
         from groundup.hardware import resolve
-        from groundup.planning import size_of, training_section
         from groundup.recipe import load_recipe
-        from groundup.tokenizer import Tokenizer
 
-        self.run, self.recipe = run, load_recipe(run / "recipe.toml")
+        self.run, self.name, self.recipe = run, name, load_recipe(run / "recipe.toml")
         assert self.recipe.ladder is not None
-        self.tokenizer = Tokenizer.load(run / "tokenizer")
         rung = next(rung for rung in self.recipe.ladder.rungs if rung.label == name)
-        self.size = size_of(self.recipe.ladder, self.recipe.model, rung, self.tokenizer.vocabulary_size)
-        self.section = training_section(self.recipe.ladder, self.size).model_copy(
-            update={"tokens": round(share * self.size.tokens)}
-        )
+        tokens = share * self.recipe.ladder.tokens_per_parameter
+        self.section = self.recipe.ladder.model_copy(update={"rungs": (rung,), "tokens_per_parameter": tokens})
         self.hardware = resolve(device="auto", precision="auto", compile="auto", threads=threads)
         stage = json.loads((run / "tokenizer" / "manifest.json").read_text())["fingerprint"]
-        varied = self.section.model_dump(mode="json", exclude={"optimizer": GRIDS.keys()}, exclude_defaults=True)
-        fixed = [stage, self.size.arch.__dict__, varied, self.recipe.run.seed]
-        self.identity = hashlib.sha256(json.dumps(fixed, sort_keys=True, default=str).encode()).hexdigest()[:16]
+        model = self.recipe.model.model_dump(mode="json", exclude_defaults=True)
+        varied = {"optimizer": GRIDS.keys()}
+        fixed = [
+            stage,
+            self.recipe.run.seed,
+            model,
+            self.section.model_dump(mode="json", exclude=varied, exclude_defaults=True),
+        ]
+        self.identity = hashlib.sha256(json.dumps(fixed, sort_keys=True).encode()).hexdigest()[:16]
 
     def bits_per_byte(self, rates: dict[str, float]) -> float:
-        """Of the validation texts, after the rung's tokens; the same rows in the same order for all rates."""
-        from groundup.model import fresh_model
-        from groundup.tokenizer import TokenShards
-        from groundup.training import prepare, train_on_rows, validator
+        """Of the validation texts, after the rung's tokens, as the ladder itself trains and measures it."""
+        from groundup.planning import Climb
 
-        assert self.recipe.ladder is not None
-        prepare(self.hardware)
-        seed, device = self.recipe.run.seed, self.hardware.device
-        model = fresh_model(self.size.arch, seed).to(device)
-        shards, length = self.run / "tokenizer" / "shards", self.size.arch.context_length
-        optimizer = self.section.optimizer.model_copy(update=rates)
+        section = self.section.model_copy(update={"optimizer": self.section.optimizer.model_copy(update=rates)})
         with tempfile.TemporaryDirectory() as folder:
-            train_on_rows(
-                self.section.model_copy(update={"optimizer": optimizer}),
-                model, TokenShards(shards / "train"), out=Path(folder), seed=seed, hardware=self.hardware,
-                fingerprint=self.identity, should_stop=lambda: False, validate=None, sample=None,
-            )  # fmt: skip
-        measure = validator(
-            shards / "validation", self.tokenizer, length, device, tokens=self.recipe.ladder.validation_tokens
-        )
-        assert measure is not None
-        return measure(model.eval())["bits_per_byte"]
+            climb = Climb(
+                section, self.recipe.model, self.run, Path(folder), self.recipe.run.seed, self.hardware, "", bool
+            )
+            return float(climb.train(climb.sizes[0], 0)["bits_per_byte"])
 
     def kept(self, rates: dict[str, float]) -> float:
         """The same, from the file of results where it is there; a sweep that was stopped goes on where it was."""
@@ -99,8 +87,8 @@ def sweep(report: Report, rung: Rung) -> dict[str, float]:
         losses = {}
         for value in values:
             losses[value] = rung.kept(best | {name: value})
-            say(f"learning_rates: {rung.size.name}: {name} = {value}: {losses[value]:.4f} bits per byte")
-            row: dict[str, Any] = {"part": rung.size.name, "rate": name, "value": value}
+            say(f"learning_rates: {rung.name}: {name} = {value}: {losses[value]:.4f} bits per byte")
+            row: dict[str, Any] = {"part": rung.name, "rate": name, "value": value}
             report.rows.append(row | {"bits_per_byte": round(losses[value], 4), "others": dict(best)})
         found = min(losses, key=lambda value: losses[value])
         settled = settled | {name} if found == best[name] else {name}

@@ -123,3 +123,12 @@ def test_waiting_threads_sleep_soon_unless_the_user_says_otherwise():
         kept = dict(own)
         wait_briefly(kept)
         assert kept == own
+
+
+def test_fp8_is_for_gpus_that_have_it(monkeypatch):
+    """Asked for by name, or settled before on another machine."""
+    for wish, stored in (("fp8", None), ("auto", {"device": "cpu", "precision": "fp8", "threads": 1})):
+        with pytest.raises(ValueError, match="cpu here has no fp8 products"):
+            resolve(device="cpu", precision=wish, compile=False, threads=1, stored=stored)
+    monkeypatch.setattr("groundup.hardware.settle.has_fp8", lambda device: True)
+    assert resolve(device="cpu", precision="fp8", compile=False, threads=1).precision == "fp8"

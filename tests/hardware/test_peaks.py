@@ -123,6 +123,13 @@ def test_the_peak_is_the_best_of_the_products(monkeypatch):
     assert calls == [128] * probe.SQUARE_REPEATS + [256] * probe.SQUARE_REPEATS
 
 
+def test_products_in_8_bits_are_timed(monkeypatch):
+    monkeypatch.setattr(probe, "SIDES_ELSEWHERE", (64, 128))
+    found = probe.square_probe("cpu", "fp8", threads=1)
+    assert found is not None
+    assert found > 0
+
+
 def test_a_slow_machine_is_not_kept_waiting(monkeypatch):
     at = [0.0]
 

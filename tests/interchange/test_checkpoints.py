@@ -348,3 +348,26 @@ def test_export_in_shards_and_dtypes(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"model\.norm\.weight has the value 70000"):
         export_hf(tmp_path / "final", None, tmp_path / "x", source_tokenizer=tmp_path, dtype="fp16")
     assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize(
+    ("drops", "found", "left"),
+    [
+        ({}, (0.1, None), ()),
+        ({"attn_pdrop": 0.0}, (0.1, 0.0), ()),
+        ({"resid_pdrop": 0.3, "embd_pdrop": 0.3, "attn_pdrop": 0.2}, (0.3, 0.2), ()),
+        ({"resid_pdrop": 0.2}, (0.0, 0.1), ("config.json: embd_pdrop = 0.1", "config.json: resid_pdrop = 0.2")),
+    ],
+)
+def test_gpt2s_dropout(tmp_path, drops, found, left):
+    """Of attention weights apart. Where layers and embeddings differ in theirs there is no such setting here."""
+    transformers = pytest.importorskip("transformers")
+    given = {"resid_pdrop": 0.1, "embd_pdrop": 0.1, "attn_pdrop": 0.1, **drops}
+    config = transformers.GPT2Config(**{key: value for key, value in GPT2.items() if key != "model_type"})
+    tensors = {
+        name: tensor.clone() for name, tensor in transformers_model("GPT2LMHeadModel", config).state_dict().items()
+    }
+    report = import_checkpoint(write(tmp_path / "source", GPT2 | given, tensors), tmp_path / "out")
+    arch = load_model(tmp_path / "out").arch
+    assert (arch.dropout, arch.attention_dropout) == found
+    assert {line for line in report.left_out if "pdrop" in line} == set(left)

@@ -157,13 +157,21 @@ def test_as_gemma_2():
     torch.testing.assert_close(block(x, context_of(arch)), run_layer(layer, x, arch.rope_theta), rtol=0, atol=2e-5)
 
 
-def test_dropout_of_attention_weights_alone_or_not_at_all():
-    """With 0 of its own, attention is that without dropout, layer outputs dropped or not."""
-    for more, weights_drop, outputs_drop in (
+@pytest.mark.parametrize(
+    ("more", "weights_drop", "outputs_drop"),
+    [
         ({"dropout": 0.5}, True, True),
         ({"dropout": 0.5, "attention_dropout": 0.0}, False, True),
         ({"attention_dropout": 0.5}, True, False),
-    ):
-        arch, block = make(**more)
-        assert (arch.resolved_attention_dropout > 0, arch.dropout > 0) == (weights_drop, outputs_drop)
-        assert (block.self_attn.dropout > 0, block.dropout > 0) == (weights_drop, outputs_drop)
+    ],
+)
+@pytest.mark.parametrize("latent", [None, {"query_rank": 8, "kv_rank": 8, "rotary_dim": 4}])
+def test_dropout_of_attention_weights_and_of_outputs(more, weights_drop, outputs_drop, latent):
+    """What has none of its own gives twice the same in training, and what it gives otherwise."""
+    kind = {} if latent is None else {"latent": latent, "kv_heads": 4, "qk_norm": "none"}
+    arch, block = make(**more, **kind)
+    context, x = context_of(arch), some()
+    plain = block.self_attn(x, context)
+    block.train()
+    assert torch.equal(block.self_attn(x, context), plain) is not weights_drop
+    assert torch.equal(block._add(x, x, None), x + x) is not outputs_drop

@@ -12,8 +12,7 @@ from groundup.build.driver import _NOT_RESULTS
 from groundup.hardware import Hardware
 from groundup.interchange import load_model
 from groundup.model import flops_per_token
-from groundup.planning import fit_law, rung_seed, size_of, training_section
-from groundup.planning.ladder import _Climb
+from groundup.planning import Climb, fit_law, rung_seed, size_of, training_section
 from groundup.recipe import Rung, TrackingTable
 from groundup.run import Interrupted, UserError, read_json, sha256_file, write_manifest
 from groundup.tokenizer import ShardWriter, Tokenizer, TokenShards
@@ -117,14 +116,14 @@ def test_a_death_between_training_and_the_outcome_changes_nothing(whole, climb, 
     module = sys.modules["groundup.planning.ladder"]
     out = tmp_path / "ladder"
 
-    compare = module._Climb.compare
+    compare = module.Climb.compare
 
     def dies(self, size, prediction):
         if size.name == "last":
             raise KeyboardInterrupt
         compare(self, size, prediction)
 
-    monkeypatch.setattr(module._Climb, "compare", dies)
+    monkeypatch.setattr(module.Climb, "compare", dies)
     with pytest.raises(KeyboardInterrupt):
         climb(out)
     monkeypatch.undo()
@@ -170,7 +169,7 @@ def test_a_rung_whose_updates_grow_reads_its_tokens_too(climb, tmp_path):
     ramp = [{"until": 0.5, "tokens_per_update": 128}]
     section = climb.recipe.ladder.model_validate({**climb.recipe.ladder.model_dump(), "batch_ramp": ramp})
     cpu = Hardware("cpu", "fp32", False, 1, {})
-    made = _Climb(section, climb.recipe.model, climb.run, tmp_path, 3, cpu, "f" * 64, bool, None)
+    made = Climb(section, climb.recipe.model, climb.run, tmp_path, 3, cpu, "f" * 64, bool)
     found = made.train(made.sizes[0], 0)
     assert made.sizes[0].tokens <= found["tokens"] < made.sizes[0].tokens + 2 * 512
     steps = made.sizes[0].tokens / (0.5 * 512 + 0.5 * 128)
@@ -263,7 +262,7 @@ def test_an_optimizer_of_its_own_and_seeds(climb):
         {"layers": 1, "hidden_size": 24, "optimizer": {"muon_lr": 0.5}},
     ]
     section = climb.recipe.ladder.model_validate({**climb.recipe.ladder.model_dump(), "rungs": rungs})
-    made = _Climb(section, climb.recipe.model, climb.run, climb.run / "none", 3, None, "f" * 64, bool, None)
+    made = Climb(section, climb.recipe.model, climb.run, climb.run / "none", 3, None, "f" * 64, bool)
     sections = [training_section(made.section, size) for size in made.sizes]
     assert [each.optimizer.muon_lr for each in sections] == [0.02, 0.02, 0.02, 0.02, 0.5]
     assert [each.tokens for each in sections] == [size.tokens for size in made.sizes]

@@ -11,7 +11,7 @@ from torch import nn
 from groundup.hardware import Hardware
 from groundup.model import Architecture, EncoderDecoder, EncoderDecoderArchitecture, PackedMask, fresh_model
 from groundup.recipe import EncoderDecoderShape, ModelSection, PretrainSection
-from groundup.run import read_json
+from groundup.run import GroundupError, read_json
 from groundup.training import NextToken, Plan, read_journal, to_tensors, train, train_on_rows
 from groundup.training.memory import GPU_TOKENS, Footprint, fit, footprint, kept_bytes, rows_in_pass, whole_part
 from groundup.training.objective import micro_batches
@@ -219,6 +219,18 @@ def test_a_gpus_memory_decides(monkeypatch):
         monkeypatch.setattr("groundup.training.memory.free_on_gpu", lambda model, free=free: free)
         assert rows_in_pass(section, model, 64, 64, gpu) == (rows, recomputed)
     assert rows_in_pass(section.model_copy(update={"recomputed_blocks": 0}), model, 64, 64, gpu)[0] < 16
+
+
+def test_a_gpu_without_room_for_the_model_is_told_of_in_plain_words(tmp_path, monkeypatch):
+    def full(*arguments, **settings):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr("groundup.training.stage.rows_in_pass", full)
+    with pytest.raises(GroundupError, match="out: out of memory, and not in the passes"):
+        train_on_rows(
+            PretrainSection(steps=2, tokens_per_update=128), small(context_length=32), rows_of(tmp_path / "s").shards,
+            out=tmp_path / "out", seed=1, hardware=CPU, fingerprint="f", should_stop=bool, validate=None, sample=None,
+        )  # fmt: skip
 
 
 def test_the_plan_says_what_is_recomputed(tmp_path):

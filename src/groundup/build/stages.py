@@ -167,17 +167,7 @@ def ladder(context: Context) -> Metrics:
     """Token shards to models of several sizes, and a law of their losses."""
     from groundup.planning import ladder
 
-    return ladder(
-        context.section(LadderSection),
-        context.recipe.model,
-        run=context.run,
-        out=context.out,
-        seed=context.seed,
-        hardware=context.ready_to_train(),
-        fingerprint=context.fingerprint,
-        should_stop=context.stop,
-        tracking=context.tracking,
-    )
+    return ladder(context.section(LadderSection), context.recipe.model, run=context.run, **_engine(context))
 
 
 def sft(context: Context) -> Metrics:
@@ -196,31 +186,26 @@ def dpo(context: Context) -> Metrics:
 
 def _trained(context: Context, train: Callable[..., Metrics]) -> Metrics:
     """Train a decoder with what all kinds of training ask for."""
-    return train(
-        run=context.run,
-        out=context.out,
-        start=context.start,
-        seed=context.seed,
-        hardware=context.ready_to_train(),
-        fingerprint=context.fingerprint,
-        should_stop=context.stop,
-        tracking=context.tracking,
-    )
+    return train(run=context.run, start=context.start, **_engine(context))
+
+
+def _engine(context: Context) -> dict[str, Any]:
+    """What everything that trains is told."""
+    return {
+        "out": context.out,
+        "seed": context.seed,
+        "hardware": context.ready_to_train(),
+        "fingerprint": context.fingerprint,
+        "should_stop": context.stop,
+        "tracking": context.tracking,
+    }
 
 
 def seq2seq(context: Context) -> Metrics:
     """Sentence pairs to a translator, and its results.json."""
     from groundup.training import seq2seq
 
-    return seq2seq(
-        context.section(Seq2SeqSection),
-        out=context.out,
-        seed=context.seed,
-        hardware=context.ready_to_train(),
-        fingerprint=context.fingerprint,
-        should_stop=context.stop,
-        tracking=context.tracking,
-    )
+    return seq2seq(context.section(Seq2SeqSection), **_engine(context))
 
 
 def evaluate(context: Context) -> Metrics:

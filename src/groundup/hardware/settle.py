@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from groundup.hardware.machine import Device, can_compile, has_fp8, physical_cores, usable_devices
 from groundup.hardware.peaks import Peak
@@ -73,8 +73,6 @@ def resolve(
     rates = dict(earlier.get("matrix_gflops", {}))
     if precision != "auto":
         chosen = precision
-        if chosen == "fp8" and not has_fp8(settled):
-            raise ValueError(f"{settled} here has no fp8 products: these need an NVIDIA GPU, Ada, Hopper or later")
     elif "precision" in earlier:
         chosen = str(earlier["precision"])
     else:
@@ -84,8 +82,10 @@ def resolve(
         compiled = bool(earlier["compile"]) if "compile" in earlier else can_compile(settled)
     else:
         compiled = bool(compile)
-    known: dict[str, Precision] = {"bf16": "bf16", "fp8": "fp8"}
-    return Hardware(settled, known.get(chosen, "fp32"), compiled, count, rates)
+    if chosen == "fp8" and not has_fp8(settled):
+        raise ValueError(f"{settled} here has no fp8 products: these need an NVIDIA GPU, Ada, Hopper or later")
+    known: Precision = next((each for each in get_args(Precision) if each == chosen), "fp32")
+    return Hardware(settled, known, compiled, count, rates)
 
 
 def _settle_device(wish: str, stored: Mapping[str, Any] | None) -> Device:

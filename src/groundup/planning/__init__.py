@@ -9,11 +9,12 @@ were on the disk before what they foretell. The room promises:
 - rungs train by the one loop, so a killed ladder, run again, reaches the same bits (``ladder.py``).
 """
 
-from groundup.planning.ladder import LADDER, ladder, run_directory, rung_seed, size_of, training_section
+from groundup.planning.ladder import LADDER, Climb, ladder, run_directory, rung_seed, size_of, training_section
 from groundup.planning.scaling import Estimate, Law, LawFit, fit_huber, fit_law, student
 
 __all__ = [
     "LADDER",
+    "Climb",
     "Estimate",
     "Law",
     "LawFit",

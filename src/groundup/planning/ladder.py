@@ -81,7 +81,7 @@ def ladder(
             has begun and whose prediction is gone.
         Interrupted: ``should_stop`` said so; a checkpoint has been saved.
     """
-    climb = _Climb(section, model_section, run, out, seed, hardware, fingerprint, should_stop, tracking)
+    climb = Climb(section, model_section, run, out, seed, hardware, fingerprint, should_stop, tracking)
     climb.require_data()
     for place in range(len(climb.sizes)):
         climb.climb(place)
@@ -121,7 +121,7 @@ def run_directory(out: Path, name: str, number: int) -> Path:
     return out / "rungs" / (name if not number else f"{name}.seed{number + 1}")
 
 
-class _Climb:
+class Climb:
     """A ladder being climbed: its sizes, and what has been measured so far."""
 
     def __init__(
@@ -134,7 +134,7 @@ class _Climb:
         hardware: Hardware,
         identity: str,
         should_stop: Callable[[], bool],
-        tracking: Tracking | None,
+        tracking: Tracking | None = None,
     ) -> None:
         self.section, self.model_section, self.out, self.seed = section, model_section, out, seed
         self.hardware, self.identity, self.should_stop, self.tracking = hardware, identity, should_stop, tracking

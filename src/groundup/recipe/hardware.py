@@ -19,7 +19,7 @@ class HardwareSection(Section):
         default="auto",
         description="Type of matrix products in training (weights stay fp32): `auto` measures the faster of fp32 and "
         "bf16. `fp8`, on NVIDIA GPUs that have it (Ada, Hopper, Blackwell), is bf16 with the projections of all blocks "
-        "in 8 bits: faster where the model is wide, and less exact.",
+        "in 8 bits, which has fewer digits.",
     )
     compile: bool | Literal["auto"] = Field(
         default="auto",

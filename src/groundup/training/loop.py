@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from groundup.hardware import Hardware
-from groundup.model import Transformer, train_in_fp8
+from groundup.model import train_in_fp8
 from groundup.recipe import TrainSection
 from groundup.run import Interrupted, log, progress
 from groundup.tokenizer import Prefetch
@@ -32,6 +32,7 @@ from groundup.training.compute import autocast, compiled, held_garbage, product_
 from groundup.training.failures import is_out_of_memory, plain_words, release_memory
 from groundup.training.guard import Guard
 from groundup.training.journal import Journal, read_journal
+from groundup.training.memory import recompute
 from groundup.training.metrics import Metrics, Norms, Window, epoch, memory, palm_flops
 from groundup.training.objective import Objective, Rows, Source, micro_batches
 from groundup.training.optimizers import Optimizer, gradient_norm
@@ -82,8 +83,7 @@ class Trainer:
         self.model = job.model.to(job.hardware.device).train()
         if job.hardware.precision == "fp8":
             train_in_fp8(self.model)
-        if isinstance(self.model, Transformer):
-            self.model.model.recomputed = job.plan.recomputed
+        recompute(self.model, job.plan.recomputed)
         self.optimizer = Optimizer(self.model, job.section.optimizer, product_dtype(job.hardware))
         self.loss = compiled(job.objective.loss) if job.plan.compiled else job.objective.loss
         self.guard = Guard()

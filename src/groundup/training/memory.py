@@ -68,32 +68,34 @@ def kept_bytes(model: nn.Module, run: Callable[[], Tensor]) -> int:
     return sum(kept.values())
 
 
+def recompute(model: nn.Module, blocks: int) -> None:
+    """Have the backward pass make the activations of a decoder's first blocks again. Of other models none can be."""
+    if isinstance(model, Transformer):
+        model.model.recomputed = blocks
+
+
 def footprint(model: nn.Module, length: int, hardware: Hardware) -> Footprint:
     """The footprint of rows of ``length`` places, of a decoder or an encoder-decoder on its device."""
+    assert isinstance(model, Transformer | EncoderDecoder)
     places = min(length, MEASURED)
-    was_training, device = model.training, next(model.parameters()).device
+    was_training, device = model.training, model.head.weight.device
     model.train()
 
     def kept(rows: int, recomputed: int) -> int:
+        recompute(model, recomputed)
         ids = torch.ones(rows, places, dtype=torch.int64, device=device)
-        if isinstance(model, Transformer):
-            model.model.recomputed = recomputed
-        inputs = (ids, ids) if isinstance(model, EncoderDecoder) else (ids,)
         with autocast(hardware):
-            return kept_bytes(model, lambda: model(*inputs))
+            return kept_bytes(model, lambda: model(ids, ids) if isinstance(model, EncoderDecoder) else model(ids))
 
-    blocks = len(model.model.layers) if isinstance(model, Transformer) else 0
-    one, two, least, least_of_two = kept(1, 0), kept(2, 0), kept(1, blocks), kept(2, blocks)
     if isinstance(model, Transformer):
-        model.model.recomputed = 0
-        ahead = 1 + model.arch.predict_ahead / blocks
-        vocabulary = model.arch.vocabulary_size
-    else:
-        ahead, vocabulary = 1.0, len(model.head.weight) if isinstance(model, EncoderDecoder) else 0
+        blocks, ahead, logits = len(model.model.layers), model.arch.predict_ahead, MOST_LOGITS
+    else:  # whose loss makes all of a row's logits at once
+        blocks, ahead, logits = 0, 0, max(MOST_LOGITS, length * len(model.head.weight))
+    one, two, least = kept(1, 0), kept(2, 0), kept(2, blocks) - kept(1, blocks)
+    recompute(model, 0)
     model.train(was_training)
-    scale = ahead * length / places
-    logits = LOGIT * max(MOST_LOGITS, length * vocabulary if not blocks else 0)
-    return Footprint(blocks, max(0, 2 * one - two) + logits, scale * (two - one), scale * (least_of_two - least))
+    scale = length / places * (1 + ahead / max(1, blocks))
+    return Footprint(blocks, max(0, 2 * one - two) + LOGIT * logits, scale * (two - one), scale * least)
 
 
 def fit(

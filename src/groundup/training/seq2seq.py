@@ -177,7 +177,8 @@ def make_plan(
     """Settle the stage's plan (see :func:`settle`). Updates differ in their lengths, so nothing is compiled."""
     if (kept := kept_plan(out, fingerprint)) is not None:
         return kept
-    micro, _ = rows_in_pass(section, model, section.pairs_per_update, longest, hardware, divisor=False)
+    with plain_words(out.name, out):
+        micro, _ = rows_in_pass(section, model, section.pairs_per_update, longest, hardware, divisor=False)
 
     def seconds_per_update() -> tuple[float, float]:
         trial = Plan("", 1 << 30, section.pairs_per_update, micro, longest)

@@ -94,7 +94,8 @@ def make_plan(
     length, rows_per_update = section.sequence_length or model.arch.context_length, phases[-1].rows
     if (kept := kept_plan(out, fingerprint)) is not None:
         return kept
-    micro, recomputed = rows_in_pass(section, model, rows_per_update, length, hardware, divisor=not filled_up)
+    with plain_words(out.name, out):
+        micro, recomputed = rows_in_pass(section, model, rows_per_update, length, hardware, divisor=not filled_up)
     tokens = rows_per_update * length * (1 - data.padding())
     sizes = sizes or UpdateSizes(rows_per_update)
 
